@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace threedfa {
+
+/// A non-owning view of `size()` contiguous elements (what C++20 calls std::span).
+/// The viewed memory must outlive the view.
+template <class T>
+class Span {
+ public:
+  constexpr Span() = default;
+  constexpr Span(T* data, std::size_t size) : data_(data), size_(size) {}
+
+  /// From std::vector, std::array or anything else with data() and size().
+  template <class Container, class = decltype(static_cast<T*>(std::declval<Container&>().data()))>
+  constexpr Span(Container& container) : data_(container.data()), size_(container.size()) {}
+
+  /// Span<T> converts to Span<const T>.
+  template <class U, class = std::enable_if_t<std::is_convertible_v<U (*)[], T (*)[]>>>
+  constexpr Span(const Span<U>& other) : data_(other.data()), size_(other.size()) {}
+
+  constexpr T* data() const { return data_; }
+  constexpr std::size_t size() const { return size_; }
+  constexpr bool empty() const { return size_ == 0; }
+  constexpr T& operator[](std::size_t i) const { return data_[i]; }
+  constexpr T* begin() const { return data_; }
+  constexpr T* end() const { return data_ + size_; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// Throws std::invalid_argument "<name>: expected <expected>, got <actual>" unless `ok`.
+inline void require(bool ok, const char* name, const std::string& expected,
+                    const std::string& actual) {
+  if (!ok) {
+    throw std::invalid_argument(std::string(name) + ": expected " + expected + ", got " + actual);
+  }
+}
+
+/// Throws std::invalid_argument unless `actual == expected`.
+inline void require_size(const char* name, std::size_t expected, std::size_t actual) {
+  require(actual == expected, name, std::to_string(expected) + " elements",
+          std::to_string(actual));
+}
+
+}  // namespace threedfa

@@ -1,0 +1,1 @@
+#include "threedfa/morphable_model.hpp"

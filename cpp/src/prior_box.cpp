@@ -1,0 +1,1 @@
+#include "threedfa/prior_box.hpp"

@@ -1,0 +1,1 @@
+#include "threedfa/shading.hpp"

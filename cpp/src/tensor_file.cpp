@@ -1,0 +1,1 @@
+#include "threedfa/tensor_file.hpp"

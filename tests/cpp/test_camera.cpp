@@ -1,0 +1,3 @@
+#include "threedfa/camera.hpp"
+
+#include <doctest/doctest.h>

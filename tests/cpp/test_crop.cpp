@@ -1,0 +1,3 @@
+#include "threedfa/crop.hpp"
+
+#include <doctest/doctest.h>

@@ -1,0 +1,3 @@
+#include "threedfa/morphable_model.hpp"
+
+#include <doctest/doctest.h>

@@ -1,0 +1,3 @@
+#include "threedfa/nms.hpp"
+
+#include <doctest/doctest.h>

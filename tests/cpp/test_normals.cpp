@@ -1,0 +1,3 @@
+#include "threedfa/normals.hpp"
+
+#include <doctest/doctest.h>

@@ -1,0 +1,3 @@
+#include "threedfa/pose.hpp"
+
+#include <doctest/doctest.h>

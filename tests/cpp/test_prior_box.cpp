@@ -1,0 +1,3 @@
+#include "threedfa/prior_box.hpp"
+
+#include <doctest/doctest.h>

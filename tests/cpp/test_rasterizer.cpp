@@ -1,0 +1,3 @@
+#include "threedfa/rasterizer.hpp"
+
+#include <doctest/doctest.h>

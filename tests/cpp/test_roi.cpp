@@ -1,0 +1,3 @@
+#include "threedfa/roi.hpp"
+
+#include <doctest/doctest.h>

@@ -1,0 +1,3 @@
+#include "threedfa/shading.hpp"
+
+#include <doctest/doctest.h>

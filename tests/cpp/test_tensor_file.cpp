@@ -1,0 +1,3 @@
+#include "threedfa/tensor_file.hpp"
+
+#include <doctest/doctest.h>

@@ -1,0 +1,3 @@
+#include "threedfa/texture.hpp"
+
+#include <doctest/doctest.h>
