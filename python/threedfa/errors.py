@@ -1,0 +1,34 @@
+"""The exceptions of threedfa.
+
+::
+
+    ThreedfaError            everything below
+    ├── ImageError           an image that cannot be read or used (also a ValueError)
+    ├── PackError            a pack that is missing, incomplete, altered or malformed
+    ├── BackendError         a network backend or execution provider that is not available
+    └── ExportError          a result that cannot be written
+
+Wrong arguments (dtype, shape, range) are plain ``TypeError`` and ``ValueError``.
+"""
+
+from __future__ import annotations
+
+
+class ThreedfaError(Exception):
+    """Base class of the errors of this package."""
+
+
+class ImageError(ThreedfaError, ValueError):
+    """An image that cannot be read or used."""
+
+
+class PackError(ThreedfaError):
+    """A pack that is missing, incomplete, altered or malformed."""
+
+
+class BackendError(ThreedfaError):
+    """A network backend or an execution provider that is not available."""
+
+
+class ExportError(ThreedfaError):
+    """A result that cannot be written."""
