@@ -1,0 +1,220 @@
+"""Face alignment: from a box to the parameters of the face model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+from .detections import Detections
+from .errors import PackError
+from .face import Face
+from .image import Color, is_reversed, load_image
+from .model import MorphableModel
+from .networks import Backend, open_network
+from .pack import Pack, RegressorSpec
+
+_MAX_BATCH = 64  # faces in one run of the network; bounds its memory
+
+
+class FaceAligner:
+    """Fits the face model to faces: crops, a parameter regressor, reconstruction.
+
+    One aligner may be used from many threads at once.
+
+    Args:
+        pack: a pack, its name, or its folder.
+        backend: ``"onnxruntime"`` or ``"torch"``.
+        providers: see :func:`threedfa.networks.open_network`.
+        num_threads: of the network; None: as many as this process has CPUs.
+
+    Raises:
+        PackError: if the pack is missing, incomplete or altered, or its parts do not fit together.
+        BackendError: if the backend or a provider is not available.
+    """
+
+    def __init__(
+        self,
+        pack: Pack | str | os.PathLike[str] = "default",
+        *,
+        backend: Backend = "onnxruntime",
+        providers: Sequence[str] | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        pack = pack if isinstance(pack, Pack) else Pack.load(pack)
+        self.spec: RegressorSpec = pack.regressor
+        self.model = MorphableModel.load(
+            pack.file_path(pack.model.file), input_size=self.spec.input_size
+        )
+        split = self.spec.param_split
+        found = (len(self.model.shape_basis), len(self.model.expression_basis))
+        if (split.shape, split.expression) != found:
+            raise PackError(
+                f"pack {pack.name}: expected a model with {split.shape} shape and "
+                f"{split.expression} expression modes, as the regressor's parameters, got {found[0]} "
+                f"and {found[1]}; import the pack again"
+            )
+        self._param_mean = np.array(self.spec.param_mean, np.float32)
+        self._param_std = np.array(self.spec.param_std, np.float32)
+        self._network = open_network(
+            pack.file_path(self.spec.file),
+            backend=backend,
+            providers=providers,
+            num_threads=num_threads,
+        )
+
+    def align(
+        self, image: Any, boxes: Detections | ArrayLike, *, color: Color = "rgb"
+    ) -> list[Face]:
+        """Align the faces in the given boxes.
+
+        Args:
+            image: (H, W, 3) uint8 or anything else that :func:`threedfa.image.load_image` takes.
+            boxes: :class:`Detections`, or (N, 4) x1 y1 x2 y2 in pixels, or (N, 5) with a score.
+            color: channel order of an array, ``"rgb"`` or ``"bgr"``.
+
+        Returns:
+            One face for each box, in their order.
+
+        Raises:
+            ImageError: if the image cannot be read or used.
+            TypeError: boxes that are not real numbers.
+            ValueError: boxes of a wrong shape, empty, not finite, or wholly outside the image.
+        """
+        return self._align([load_image(image, color=color)], [as_detections(boxes)])[0]
+
+    def align_from_landmarks(
+        self, image: Any, landmarks_list: Iterable[ArrayLike], *, color: Color = "rgb"
+    ) -> list[Face]:
+        """Align faces again from landmarks found before, in this picture or the previous frame.
+
+        Args:
+            image: (H, W, 3) uint8 or anything else that :func:`threedfa.image.load_image` takes.
+            landmarks_list: for each face (L, 2) or (L, 3) points in pixels, L ≥ 2.
+            color: channel order of an array, ``"rgb"`` or ``"bgr"``.
+
+        Returns:
+            One face for each set of landmarks, in their order. Its ``bbox`` is the
+            landmarks' bounding rectangle, its score 1.
+
+        Raises:
+            ImageError: if the image cannot be read or used.
+            TypeError: landmarks that are not real numbers.
+            ValueError: landmarks of a wrong shape, not finite, all in one place, or wholly outside
+                the image.
+        """
+        points = [np.asarray(landmarks) for landmarks in landmarks_list]
+        rois = [
+            _core.roi_from_landmarks(p, scale=self.spec.roi.landmark_scale) for p in points
+        ]
+        boxes = [np.concatenate([p[:, :2].min(axis=0), p[:, :2].max(axis=0)]) for p in points]
+        detections = as_detections(np.reshape(np.array(boxes, np.float32), (-1, 4)))
+        return self._fit(
+            [load_image(image, color=color)], [detections], [np.reshape(rois, (-1, 4))]
+        )[0]
+
+    def _align(
+        self, images: Sequence[NDArray[np.uint8]], detections: Sequence[Detections]
+    ) -> list[list[Face]]:
+        """Faces of several loaded images, in as few runs of the network as possible."""
+        rule = self.spec.roi
+        rois = [
+            np.reshape(
+                [
+                    _core.roi_from_box(
+                        box,
+                        scale=rule.box_scale,
+                        shift_y=rule.box_shift_y,
+                        integer_side=rule.integer_side,
+                    )
+                    for box in found.xyxy
+                ],
+                (-1, 4),
+            )
+            for found in detections
+        ]
+        return self._fit(images, detections, rois)
+
+    def _fit(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        detections: Sequence[Detections],
+        rois: Sequence[NDArray[np.float64]],
+    ) -> list[list[Face]]:
+        crops = np.concatenate(
+            [
+                _core.crop_normalize(
+                    image,
+                    regions,
+                    self.spec.input_size,
+                    mean=self.spec.mean,
+                    scale=self.spec.scale,
+                    reverse_channels=is_reversed(self.spec.color),
+                )
+                for image, regions in zip(images, rois, strict=True)
+            ]
+        )
+        params = self._regress(crops)
+        landmarks = self.model.project_many(params, np.concatenate(rois), dense=False)
+        faces = (
+            Face(
+                bbox=np.array(box, np.float32),
+                score=score,
+                roi=roi,
+                params=face_params,
+                landmarks=points,
+                model=self.model,
+            )
+            for (box, score), roi, face_params, points in zip(
+                chain.from_iterable(detections),
+                np.concatenate(rois),
+                params,
+                landmarks,
+                strict=True,
+            )
+        )
+        return [[next(faces) for _ in range(len(found))] for found in detections]
+
+    def _regress(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 3, S, S) crops to (N, P) parameters."""
+        outputs = [
+            self._network.run(crops[start : start + _MAX_BATCH])[0]
+            for start in range(0, len(crops), _MAX_BATCH)
+        ]
+        if not outputs:
+            return np.empty((0, self.spec.param_split.total), np.float32)
+        params: NDArray[np.float32] = np.concatenate(outputs) * self._param_std + self._param_mean
+        return params
+
+
+def as_detections(boxes: Detections | ArrayLike) -> Detections:
+    """Boxes as the caller has them, checked, as :class:`Detections` (score 1 where none is given).
+
+    Raises:
+        TypeError: boxes that are not real numbers.
+        ValueError: boxes of a wrong shape, not finite, or without area.
+    """
+    if isinstance(boxes, Detections):
+        return boxes
+    array = np.asarray(boxes)
+    if array.size == 0:
+        return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32))
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"boxes: expected an array of real numbers, got {array.dtype}")
+    if array.ndim != 2 or array.shape[1] not in (4, 5):
+        raise ValueError(f"boxes: expected shape (N, 4) or (N, 5), got {array.shape}")
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError("boxes: expected finite values, got nan or inf")
+    empty = (array[:, 2:4] <= array[:, :2]).any(axis=1)
+    if empty.any():
+        raise ValueError(
+            f"boxes: expected x2 > x1 and y2 > y1, got {array[empty.argmax()].tolist()}"
+        )
+    scores = array[:, 4] if array.shape[1] == 5 else np.ones(len(array), np.float32)
+    return Detections(array[:, :4], scores)

@@ -1,0 +1,58 @@
+"""Networks on ONNX Runtime: the only module that imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from .errors import BackendError, PackError
+from .networks import available_cpus
+
+
+def available_providers() -> list[str]:
+    """Execution providers that this build of ONNX Runtime has."""
+    return list(onnxruntime.get_available_providers())
+
+
+class OnnxRuntimeNetwork:
+    """An ONNX file in an ONNX Runtime session; see :func:`threedfa.networks.open_network`."""
+
+    def __init__(
+        self, path: Path, *, providers: Sequence[str] | None, num_threads: int | None
+    ) -> None:
+        wanted = ["CPUExecutionProvider"] if providers is None else list(providers)
+        present = available_providers()
+        missing = [name for name in wanted if name not in present]
+        if missing or not wanted:
+            raise BackendError(
+                f"providers: expected some of {', '.join(present)}, "
+                f"got {', '.join(missing) or 'none'}; the packages onnxruntime-gpu, "
+                "onnxruntime-directml and onnxruntime-openvino bring others"
+            )
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.inter_op_num_threads = 1
+        options.intra_op_num_threads = num_threads or available_cpus()
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), sess_options=options, providers=wanted
+            )
+        except Exception as error:  # onnxruntime raises classes that it does not export
+            raise PackError(f"{path}: expected a network for ONNX Runtime: {error}") from error
+        # A provider whose libraries do not load is dropped by ONNX Runtime with only a log line.
+        if self._session.get_providers()[: len(wanted)] != wanted:
+            raise BackendError(
+                f"providers: asked for {', '.join(wanted)}, ONNX Runtime could only "
+                f"start {', '.join(self._session.get_providers())}; check the provider's "
+                "libraries and device, or ask for those that start"
+            )
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """(N, 3, H, W) to the network's outputs, in the order of its file."""
+        outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: batch})
+        return outputs

@@ -1,0 +1,60 @@
+"""What a detector returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import supervision
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The faces found in one image, best first; empty where there is none.
+
+    Attributes:
+        xyxy: float32 (N, 4) boxes in pixels, not clipped to the image.
+        confidence: float32 (N,) scores 0..1.
+    """
+
+    xyxy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], float]]:
+        """Yields (box (4,), score)."""
+        for box, score in zip(self.xyxy, self.confidence, strict=True):
+            yield box, float(score)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], float]: ...
+    @overload
+    def __getitem__(self, index: slice | NDArray[Any]) -> Detections: ...
+    def __getitem__(
+        self, index: int | slice | NDArray[Any]
+    ) -> tuple[NDArray[np.float32], float] | Detections:
+        """One (box, score) for an integer; a selection for a slice, mask or index array."""
+        if isinstance(index, (int, np.integer)):
+            return self.xyxy[index], float(self.confidence[index])
+        return Detections(self.xyxy[index], self.confidence[index])
+
+    def to_supervision(self) -> supervision.Detections:
+        """The same as ``supervision.Detections``.
+
+        Raises:
+            ImportError: if the package ``supervision`` is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError(
+                "to_supervision needs the package supervision: pip install supervision"
+            ) from error
+        return supervision.Detections(xyxy=self.xyxy.copy(), confidence=self.confidence.copy())

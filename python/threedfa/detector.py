@@ -1,0 +1,127 @@
+"""Face detection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .detections import Detections
+from .image import Color, is_reversed, load_image
+from .networks import Backend, open_network
+from .ops import prior_boxes
+from .pack import DetectorSpec, Pack
+
+
+class FaceDetector:
+    """Finds faces: an SSD-style network, its priors and non-maximum suppression.
+
+    One detector may be used from many threads at once.
+
+    Args:
+        pack: a pack, its name, or its folder.
+        backend: ``"onnxruntime"`` or ``"torch"``.
+        providers: see :func:`threedfa.networks.open_network`.
+        num_threads: of the network; None: as many as this process has CPUs.
+        score_threshold: boxes at or below it are dropped, 0..1; None: the pack's.
+        iou_threshold: of non-maximum suppression, 0..1; None: the pack's.
+        max_faces: keep at most so many, the best; None: all.
+
+    Raises:
+        PackError: if the pack is missing, incomplete or altered.
+        BackendError: if the backend or a provider is not available.
+        ValueError: if a threshold or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        pack: Pack | str | os.PathLike[str] = "default",
+        *,
+        backend: Backend = "onnxruntime",
+        providers: Sequence[str] | None = None,
+        num_threads: int | None = None,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_faces: int | None = None,
+    ) -> None:
+        pack = pack if isinstance(pack, Pack) else Pack.load(pack)
+        self.spec: DetectorSpec = pack.detector
+        self.score_threshold = _fraction("score_threshold", score_threshold, self.spec.score_threshold)
+        self.iou_threshold = _fraction("iou_threshold", iou_threshold, self.spec.iou_threshold)
+        if max_faces is not None and max_faces < 1:
+            raise ValueError(f"max_faces: expected None or at least 1, got {max_faces}")
+        self.max_faces = max_faces
+        self._network = open_network(
+            pack.file_path(self.spec.file),
+            backend=backend,
+            providers=providers,
+            num_threads=num_threads,
+        )
+        self._priors = lru_cache(maxsize=8)(
+            lambda height, width: prior_boxes(height, width, self.spec.priors)
+        )
+
+    def detect(self, image: Any, *, color: Color = "rgb") -> Detections:
+        """Find the faces of one image.
+
+        Args:
+            image: (H, W, 3) uint8 or anything else that :func:`threedfa.image.load_image` takes.
+            color: channel order of an array, ``"rgb"`` or ``"bgr"``.
+
+        Returns:
+            Boxes and scores, best first; boxes that lie wholly outside the image are left out.
+
+        Raises:
+            ImageError: if the image cannot be read or used.
+        """
+        return self._detect(load_image(image, color=color))
+
+    def _detect(self, image: NDArray[np.uint8]) -> Detections:
+        height, width = image.shape[:2]
+        scale, net_height, net_width = self._working_size(height, width)
+        batch = _core.resize_normalize(
+            image,
+            net_height,
+            net_width,
+            mean=self.spec.mean,
+            scale=self.spec.scale,
+            reverse_channels=is_reversed(self.spec.color),
+        )
+        loc, conf = self._network.run(batch)
+        boxes, scores = _core.detect(
+            loc[0],
+            conf[0],
+            self._priors(net_height, net_width),
+            variances=self.spec.variances,
+            score_threshold=self.score_threshold,
+            scale_x=net_width / scale,
+            scale_y=net_height / scale,
+            iou_threshold=self.iou_threshold,
+            nms_offset=self.spec.nms_offset,
+            top_k=self.spec.top_k,
+            keep_top_k=self.spec.keep_top_k,
+        )
+        touches = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < (width, height)).all(axis=1)
+        return Detections(boxes[touches], scores[touches])[: self.max_faces]
+
+    def _working_size(self, height: int, width: int) -> tuple[float, int, int]:
+        """Scale, height and width of the network's input: large images are made smaller."""
+        limit = self.spec.working_size
+        scale = 1.0
+        if height > limit.max_height:
+            scale = limit.max_height / height
+        if width * scale > limit.max_width:
+            scale *= limit.max_width / (width * scale)
+        return scale, max(1, int(scale * height)), max(1, int(scale * width))
+
+
+def _fraction(name: str, value: float | None, default: float) -> float:
+    value = default if value is None else float(value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected None or 0..1, got {value}")
+    return value

@@ -1,0 +1,99 @@
+"""One aligned face and its head pose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+from .model import MorphableModel
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """Head pose: the rigid part of the weak-perspective camera.
+
+    Attributes:
+        yaw: degrees; > 0: the subject's nose points to the image's right.
+        pitch: degrees; > 0: up.
+        roll: degrees; > 0: clockwise in the image.
+        rotation: (3, 3) proper rotation, object axes to the image's axes with y turned up;
+            ``Rz(-roll) · Ry(yaw) · Rx(-pitch)``.
+        translation: (3,) in pixels of the regressor's input (y up).
+        scale: input pixels per model unit.
+        projection: (3, 4) affine map from object space to image pixels (y down).
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+    rotation: NDArray[np.float32]
+    translation: NDArray[np.float32]
+    scale: float
+    projection: NDArray[np.float32]
+
+    @classmethod
+    def from_camera(cls, camera: ArrayLike, roi: ArrayLike, input_size: int) -> Pose:
+        """Split a camera.
+
+        Args:
+            camera: (12,) the first parameters of a face.
+            roi: (4,) the region that the regressor saw.
+            input_size: side of the regressor's input, pixels.
+
+        Raises:
+            TypeError: arguments that are not real numbers.
+            ValueError: a wrong number of them, one that is not finite, or a degenerate camera.
+        """
+        return cls(
+            *_core.decompose(camera), projection=_core.image_projection(camera, roi, input_size)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face of one image.
+
+    Attributes:
+        bbox: float32 (4,) x1 y1 x2 y2 in pixels, not clipped.
+        score: of the detector, 0..1; 1 for a box that the caller gave.
+        roi: float64 (4,) x1 y1 x2 y2, the square that the regressor saw.
+        params: float32 (P,) camera (12), shape and expression coefficients.
+        landmarks: float32 (68, 3) in pixels; z towards the viewer, zero at the model's origin.
+        model: the morphable model that the parameters belong to.
+    """
+
+    bbox: NDArray[np.float32]
+    score: float
+    roi: NDArray[np.float64]
+    params: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    model: MorphableModel = field(repr=False)
+
+    @cached_property
+    def vertices(self) -> NDArray[np.float32]:
+        """(V, 3) dense vertices in the image, with the z of the landmarks; computed when asked."""
+        return self.model.project(self.params, self.roi, dense=True)
+
+    @cached_property
+    def pose(self) -> Pose:
+        """Head pose."""
+        return Pose.from_camera(self.params[:12], self.roi, self.model.input_size)
+
+    @property
+    def shape_coeffs(self) -> NDArray[np.float32]:
+        """(S,) coefficients of the shape basis."""
+        return self.params[12 : 12 + len(self.model.shape_basis)]
+
+    @property
+    def expression_coeffs(self) -> NDArray[np.float32]:
+        """(E,) coefficients of the expression basis."""
+        return self.params[12 + len(self.model.shape_basis) :]
+
+    @property
+    def triangles(self) -> NDArray[np.int32]:
+        """(T, 3), counter-clockwise seen from outside."""
+        return self.model.triangles

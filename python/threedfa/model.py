@@ -1,0 +1,143 @@
+"""The morphable face model."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+from .errors import PackError
+
+
+class MorphableModel:
+    """A 3D morphable face model (Blanz and Vetter 1999).
+
+    ``vertices = mean + shape_coeffs · shape_basis + expression_coeffs · expression_basis`` in object
+    space: right-handed, +X to the image's right for a frontal face, +Y up, +Z towards the viewer;
+    the unit is the pack's. Immutable; one model may be used from many threads.
+
+    Attributes:
+        input_size: side of the regressor's input in pixels: the frame that camera
+            parameters are written in.
+    """
+
+    def __init__(self, core: _core.MorphableModel, *, input_size: int = 120) -> None:
+        self._core = core
+        self.input_size = input_size
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, input_size: int = 120) -> MorphableModel:
+        """Map a model file (safetensors, as described in ``threedfa/morphable_model.hpp``).
+
+        Raises:
+            PackError: if the file is missing or malformed, or its tensors do not fit together.
+        """
+        try:
+            return cls(_core.MorphableModel.load(path), input_size=input_size)
+        except _core.FileError as error:
+            raise PackError(str(error)) from error
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """(V, 3) the mean face; read-only, as all arrays of the model."""
+        return self._core.mean
+
+    @property
+    def shape_basis(self) -> NDArray[np.float32]:
+        """(S, V, 3) displacement for each shape coefficient."""
+        return self._core.shape_basis
+
+    @property
+    def expression_basis(self) -> NDArray[np.float32]:
+        """(E, V, 3) displacement for each expression coefficient."""
+        return self._core.expression_basis
+
+    @property
+    def triangles(self) -> NDArray[np.int32]:
+        """(T, 3), counter-clockwise seen from outside."""
+        return self._core.triangles
+
+    @property
+    def uv(self) -> NDArray[np.float32] | None:
+        """(V, 2) texture coordinates 0..1 with v up; None where the pack has none."""
+        return self._core.uv
+
+    @property
+    def landmark_indices(self) -> NDArray[np.int32]:
+        """(68,) for each landmark the vertex that weighs most in it."""
+        heaviest = np.argmax(self._core.landmark_weights, axis=1)[:, None]
+        indices: NDArray[np.int32] = np.take_along_axis(
+            self._core.landmark_vertices, heaviest, axis=1
+        )[:, 0]
+        return indices
+
+    @property
+    def landmark_vertices(self) -> NDArray[np.int32]:
+        """(68, 3) the three vertices whose weighted sum each landmark is."""
+        return self._core.landmark_vertices
+
+    @property
+    def landmark_weights(self) -> NDArray[np.float32]:
+        """(68, 3) their weights."""
+        return self._core.landmark_weights
+
+    @property
+    def ncc(self) -> NDArray[np.float32]:
+        """(V, 3) normalised coordinate code: the mean face scaled to 0..1 along each axis.
+
+        Source: PNCC of Zhu et al. 2016, "Face Alignment Across Large Poses", section 3.3.
+        """
+        low = self.mean.min(axis=0)
+        code: NDArray[np.float32] = (self.mean - low) / (self.mean.max(axis=0) - low)
+        return code
+
+    @property
+    def param_count(self) -> int:
+        """Length of a parameter vector: 12 camera + S shape + E expression values."""
+        return 12 + len(self.shape_basis) + len(self.expression_basis)
+
+    def reconstruct(
+        self, shape_coeffs: ArrayLike, expression_coeffs: ArrayLike
+    ) -> NDArray[np.float32]:
+        """Vertices of one face in object space.
+
+        Args:
+            shape_coeffs: (S,).
+            expression_coeffs: (E,).
+
+        Returns:
+            (V, 3) in the pack's unit.
+
+        Raises:
+            TypeError: coefficients that are not real numbers.
+            ValueError: a wrong number of them, or one that is not finite.
+        """
+        return self._core.reconstruct(shape_coeffs, expression_coeffs)
+
+    def project(self, params: ArrayLike, roi: ArrayLike, *, dense: bool) -> NDArray[np.float32]:
+        """Landmarks or vertices of one face in the image.
+
+        Args:
+            params: (12 + S + E,) camera (3 × 4, row by row), shape and expression.
+            roi: (4,) x1 y1 x2 y2, the region that the regressor saw, pixels.
+            dense: all vertices instead of the landmarks.
+
+        Returns:
+            (68 or V, 3): x right, y down in pixels; z in pixels towards the viewer, zero at the
+            model's origin.
+
+        Raises:
+            TypeError: arguments that are not real numbers.
+            ValueError: a wrong number of them, or one that is not finite.
+        """
+        points = self.project_many(np.asarray(params)[None], np.asarray(roi)[None], dense=dense)
+        face: NDArray[np.float32] = points[0]
+        return face
+
+    def project_many(
+        self, params: ArrayLike, rois: ArrayLike, *, dense: bool
+    ) -> NDArray[np.float32]:
+        """:meth:`project` for N faces at once: (N, 12 + S + E) and (N, 4) to (N, 68 or V, 3)."""
+        return self._core.project(params, rois, input_size=self.input_size, dense=dense)
