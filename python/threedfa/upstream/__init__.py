@@ -1,0 +1,1 @@
+"""Packs made from the files of the upstream projects, without their software."""
