@@ -1,1 +1,109 @@
 #include "threedfa/nms.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+namespace threedfa {
+namespace {
+
+struct Box {
+  float x1, y1, x2, y2, area;
+};
+
+/// The boxes kept so far, one array per field so that the scan over them is a run of loads.
+class KeptBoxes {
+ public:
+  void reserve(std::size_t n) {
+    for (auto* field : {&x1_, &y1_, &x2_, &y2_, &area_}) field->reserve(n);
+  }
+
+  void push(const Box& box) {
+    x1_.push_back(box.x1);
+    y1_.push_back(box.y1);
+    x2_.push_back(box.x2);
+    y2_.push_back(box.y2);
+    area_.push_back(box.area);
+  }
+
+  /// Whether the overlap of `box` with any of these is at least `threshold`.
+  bool overlap(const Box& box, float threshold, float offset) const {
+    for (std::size_t k = 0; k < x1_.size(); ++k) {
+      const float width = std::min(x2_[k], box.x2) - std::max(x1_[k], box.x1) + offset;
+      const float height = std::min(y2_[k], box.y2) - std::max(y1_[k], box.y1) + offset;
+      const float intersection = std::max(0.0f, width) * std::max(0.0f, height);
+      if (intersection == 0.0f && threshold > 0.0f) continue;  // most pairs: no division
+      const float united = area_[k] + box.area - intersection;
+      if (united > 0.0f && intersection / united >= threshold) return true;
+    }
+    return false;
+  }
+
+ private:
+  std::vector<float> x1_, y1_, x2_, y2_, area_;
+};
+
+void require_finite(const char* name, Span<const float> values) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) {
+      require(false, name, "finite values; drop the rows that are not",
+              std::to_string(values[i]) + " at element " + std::to_string(i));
+    }
+  }
+}
+
+/// The least float that is not below `value`: comparing a float with it gives the same answer as
+/// comparing that float, widened, with `value`.
+float round_up_to_float(double value) {
+  const float nearest = static_cast<float>(value);
+  return static_cast<double>(nearest) < value
+             ? std::nextafter(nearest, std::numeric_limits<float>::infinity())
+             : nearest;
+}
+
+/// Indices by falling score, equal scores by falling index.
+std::vector<std::int64_t> visiting_order(Span<const float> scores) {
+  std::vector<std::int64_t> order(scores.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
+  std::sort(order.begin(), order.end(), [&scores](std::int64_t a, std::int64_t b) {
+    const float score_a = scores[static_cast<std::size_t>(a)];
+    const float score_b = scores[static_cast<std::size_t>(b)];
+    return score_a != score_b ? score_a > score_b : a > b;
+  });
+  return order;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> nms(Span<const float> boxes, Span<const float> scores,
+                              double iou_threshold, float offset) {
+  require(boxes.size() % 4 == 0 && boxes.size() / 4 == scores.size(), "boxes",
+          "4 values for each of the " + std::to_string(scores.size()) + " scores",
+          std::to_string(boxes.size()) + " values");
+  require(iou_threshold >= 0.0 && iou_threshold <= 1.0, "iou_threshold", "a number in 0..1",
+          std::to_string(iou_threshold));
+  require(std::isfinite(offset) && offset >= 0.0f, "offset",
+          "0 for continuous coordinates or 1 for +1 pixel areas", std::to_string(offset));
+  require_finite("boxes", boxes);
+  require_finite("scores", scores);
+
+  // A box falls exactly if a better one that was kept overlaps it, and the overlap is symmetric to
+  // the last bit; so each box is held against the kept ones, which are few and lie close together.
+  const float threshold = round_up_to_float(iou_threshold);
+  std::vector<std::int64_t> order = visiting_order(scores);
+  KeptBoxes kept;
+  kept.reserve(std::min<std::size_t>(order.size(), 256));
+  std::size_t count = 0;
+  for (const std::int64_t index : order) {
+    const float* b = boxes.data() + 4 * index;
+    const Box box{b[0], b[1], b[2], b[3], (b[2] - b[0] + offset) * (b[3] - b[1] + offset)};
+    if (kept.overlap(box, threshold, offset)) continue;
+    kept.push(box);
+    order[count++] = index;
+  }
+  order.resize(count);
+  return order;
+}
+
+}  // namespace threedfa

@@ -19,12 +19,15 @@ struct Normalization {
 
 /// Cuts `roi` out of an image and resizes it to height x width, in one pass.
 ///
-/// The corners of the region are rounded to whole pixels (half to even); what lies outside the image
-/// is black. The bilinear weights are 11-bit integers and pixel centres lie at (i + 0.5), exactly as
-/// in OpenCV's 8-bit INTER_LINEAR, with its special case for a factor of exactly 2.
+/// The corners of the region are rounded to whole pixels (half to even); what lies outside the
+/// image is black. The bilinear weights are 11-bit integers and pixel centres lie at (i + 0.5),
+/// exactly as in OpenCV's 8-bit INTER_LINEAR, with its special case for a factor of exactly 2.
 ///
-/// @param out height x width x channels bytes
-/// @throws std::invalid_argument if the region is empty, not finite, or wholly outside the image
+/// @param image 1, 3 or 4 channels
+/// @param out   height x width x channels bytes
+/// @throws std::invalid_argument if the region is empty after rounding, not finite, wholly outside
+/// the
+///         image, or more than 2^23 pixels away; if a side of image or output is not in 1..2^23
 void crop_resize(const ImageView& image, const Roi& roi, int height, int width,
                  Span<std::uint8_t> out);
 

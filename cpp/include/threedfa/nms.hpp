@@ -21,8 +21,11 @@ namespace threedfa {
 /// @param boxes         N x 4, x1 y1 x2 y2, finite
 /// @param scores        N, finite
 /// @param iou_threshold in 0..1
+/// @param offset        0 or more, finite
 /// @return indices of the kept boxes, best first
-/// @throws std::invalid_argument on sizes that do not match or a threshold outside 0..1
+/// @throws std::invalid_argument on sizes that do not match, values that are not finite, a
+/// threshold
+///         outside 0..1 or a negative offset
 std::vector<std::int64_t> nms(Span<const float> boxes, Span<const float> scores,
                               double iou_threshold, float offset = 0.0f);
 

@@ -37,7 +37,9 @@ struct BoxVariances {
 };
 
 /// Number of priors for an image of the given size.
-/// @throws std::invalid_argument if height or width < 1 or the configuration is not valid
+/// @throws std::invalid_argument if height or width < 1, or the configuration is not valid (no
+/// levels
+///         or sizes, a value out of range) or gives more priors than memory can hold
 std::size_t prior_count(int height, int width, const PriorConfig& config);
 
 /// Writes the priors, `prior_count` x 4: cx, cy, w, h relative to the image. Order: levels, rows of
@@ -61,13 +63,16 @@ struct Candidate {
 /// @param scores P values, `score_stride` floats apart (2 for the second column of a P x 2 softmax)
 /// @param priors P x 4
 /// @return candidates in order of their rows
+/// @throws std::invalid_argument on sizes that do not match, and where a score is NaN or a
+/// candidate's
+///         box is not finite: a broken network must not look like a picture without faces
 std::vector<Candidate> decode_candidates(Span<const float> loc, const float* scores,
                                          std::size_t score_stride, Span<const float> priors,
                                          BoxVariances variances, float score_threshold,
                                          double scale_x, double scale_y);
 
 /// Everything between a detector's raw output and its detections: decode_candidates, the best
-/// `top_k`, nms, the best `keep_top_k`, best first.
+/// `top_k`, nms, the best `keep_top_k`, best first. Equal scores: the later row is the better.
 std::vector<Candidate> detect(Span<const float> loc, const float* scores, std::size_t score_stride,
                               Span<const float> priors, BoxVariances variances,
                               float score_threshold, double scale_x, double scale_y,
