@@ -1,1 +1,208 @@
 #include "threedfa/morphable_model.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+namespace threedfa {
+
+namespace {
+
+// Values that are added up at once: 16 KiB, half of a small L1 cache, so that the rows of the basis
+// stream past accumulators that stay there.
+constexpr std::size_t kTile = 4096;
+// Faces that share one reading of a row.
+constexpr std::size_t kFaces = 8;
+
+[[noreturn]] void fail(const TensorFile& file, const std::string& tensor,
+                       const std::string& expected, const std::string& actual) {
+  throw FileError(file.path() + ": expected tensor '" + tensor + "' with " + expected + ", got " +
+                  actual);
+}
+
+void check_range(const TensorFile& file, const std::string& tensor, Span<const float> values,
+                 float low, float high, const std::string& expected) {
+  // No early exit: the compiler turns this loop into vector instructions. NaN is not in range.
+  int outside = 0;
+  for (const float value : values) outside |= !(value >= low && value <= high);
+  if (outside == 0) return;
+  const float* const bad = std::find_if_not(
+      values.begin(), values.end(), [&](float value) { return value >= low && value <= high; });
+  fail(file, tensor, expected,
+       std::to_string(*bad) + " at element " + std::to_string(bad - values.begin()));
+}
+
+void check_finite(const TensorFile& file, const std::string& tensor, Span<const float> values) {
+  constexpr float kMax = std::numeric_limits<float>::max();
+  check_range(file, tensor, values, -kMax, kMax, "finite values");
+}
+
+void check_indices(const TensorFile& file, const std::string& tensor,
+                   Span<const std::int32_t> indices, std::size_t vertex_count) {
+  for (std::size_t i = 0; i < indices.size(); ++i) {
+    if (indices[i] < 0 || static_cast<std::size_t>(indices[i]) >= vertex_count) {
+      fail(file, tensor, "vertices 0.." + std::to_string(vertex_count - 1),
+           std::to_string(indices[i]) + " at element " + std::to_string(i));
+    }
+  }
+}
+
+// The extents of a tensor that `f32` or `i32` has accepted.
+const std::vector<std::size_t>& shape_of(const TensorFile& file, const std::string& tensor) {
+  return file.find(tensor)->shape;
+}
+
+void check_count(const TensorFile& file, const std::string& tensor, std::size_t least) {
+  const std::size_t rows = shape_of(file, tensor)[0];
+  if (rows < least) {
+    fail(file, tensor, std::to_string(least) + " rows or more", std::to_string(rows));
+  }
+}
+
+// out = mean + sum_k coefficients[k] * basis[k] for up to kFaces faces and any number of values.
+void evaluate_group(const LinearModel& model, const float* coefficients, std::size_t faces,
+                    std::size_t begin, std::size_t size, float* out) {
+  const std::size_t n = model.mean.size();
+  const std::size_t modes = model.basis.size();
+  std::array<float, kTile> sums;  // faces x size
+  for (std::size_t f = 0; f < faces; ++f) {
+    std::copy_n(model.mean.data() + begin, size, sums.data() + f * size);
+  }
+  for (std::size_t k = 0; k < modes; ++k) {
+    const float* const row = model.basis[k].data() + begin;
+    for (std::size_t f = 0; f < faces; ++f) {
+      const float coefficient = coefficients[f * modes + k];
+      float* const sum = sums.data() + f * size;
+      for (std::size_t i = 0; i < size; ++i) sum[i] += coefficient * row[i];
+    }
+  }
+  for (std::size_t f = 0; f < faces; ++f) {
+    std::copy_n(sums.data() + f * size, size, out + f * n + begin);
+  }
+}
+
+// The S + E coefficients of one face, shape first.
+std::vector<float> joined(Span<const float> shape, Span<const float> expression,
+                          std::size_t shape_count, std::size_t expression_count) {
+  require_size("shape_coeffs", shape_count, shape.size());
+  require_size("expression_coeffs", expression_count, expression.size());
+  std::vector<float> all(shape.begin(), shape.end());
+  all.insert(all.end(), expression.begin(), expression.end());
+  return all;
+}
+
+}  // namespace
+
+void LinearModel::evaluate(Span<const float> coefficients, Span<float> out) const {
+  evaluate_many(coefficients, 1, out);
+}
+
+void LinearModel::evaluate_many(Span<const float> coefficients, std::size_t count,
+                                Span<float> out) const {
+  const std::size_t n = mean.size();
+  for (const Span<const float>& row : basis) require_size("a row of the basis", n, row.size());
+  require_size("coefficients", count * basis.size(), coefficients.size());
+  require_size("out", count * n, out.size());
+  if (count == 0) return;
+
+  const std::size_t tile = kTile / std::min(count, kFaces);
+  for (std::size_t begin = 0; begin < n; begin += tile) {
+    const std::size_t size = std::min(tile, n - begin);
+    for (std::size_t face = 0; face < count; face += kFaces) {
+      evaluate_group(*this, coefficients.data() + face * basis.size(),
+                     std::min(kFaces, count - face), begin, size, out.data() + face * n);
+    }
+  }
+}
+
+MorphableModel MorphableModel::load(const std::string& path) {
+  return MorphableModel(TensorFile::open(path));
+}
+
+MorphableModel::MorphableModel(TensorFile file) : file_(std::move(file)) {
+  constexpr std::size_t kAny = TensorFile::kAny;
+  mean_ = file_.f32("mean", {kAny, 3});
+  check_count(file_, "mean", 3);
+  const std::size_t vertices = vertex_count();
+  shape_basis_ = file_.f32("shape_basis", {kAny, vertices, 3});
+  expression_basis_ = file_.f32("expression_basis", {kAny, vertices, 3});
+  shape_count_ = shape_of(file_, "shape_basis")[0];
+  expression_count_ = shape_of(file_, "expression_basis")[0];
+  triangles_ = file_.i32("triangles", {kAny, 3});
+  check_count(file_, "triangles", 1);
+  landmark_vertices_ = file_.i32("landmark_vertices", {kAny, 3});
+  check_count(file_, "landmark_vertices", 1);
+  landmark_weights_ = file_.f32("landmark_weights", {landmark_count(), 3});
+
+  check_finite(file_, "mean", mean_);
+  check_finite(file_, "shape_basis", shape_basis_);
+  check_finite(file_, "expression_basis", expression_basis_);
+  check_finite(file_, "landmark_weights", landmark_weights_);
+  check_indices(file_, "triangles", triangles_, vertices);
+  check_indices(file_, "landmark_vertices", landmark_vertices_, vertices);
+  if (file_.find("uv") != nullptr) {
+    uv_ = file_.f32("uv", {vertices, 2});
+    check_range(file_, "uv", uv_, 0.0f, 1.0f, "values in 0..1");
+  }
+
+  dense_.mean = mean_;
+  for (std::size_t k = 0; k < shape_count_; ++k) {
+    dense_.basis.emplace_back(shape_basis_.data() + k * mean_.size(), mean_.size());
+  }
+  for (std::size_t k = 0; k < expression_count_; ++k) {
+    dense_.basis.emplace_back(expression_basis_.data() + k * mean_.size(), mean_.size());
+  }
+
+  // Landmarks are linear in the vertices, so they have a mean and basis rows of their own.
+  const auto append_at_landmarks = [this](Span<const float> row, std::vector<float>& to) {
+    for (std::size_t i = 0; i < landmark_vertices_.size(); i += 3) {
+      for (std::size_t axis = 0; axis < 3; ++axis) {
+        double value = 0;
+        for (std::size_t corner = 0; corner < 3; ++corner) {
+          const auto vertex = static_cast<std::size_t>(landmark_vertices_[i + corner]);
+          value += static_cast<double>(landmark_weights_[i + corner]) * row[3 * vertex + axis];
+        }
+        to.push_back(static_cast<float>(value));
+      }
+    }
+  };
+  std::vector<float> storage;
+  append_at_landmarks(dense_.mean, storage);
+  for (const Span<const float>& row : dense_.basis) append_at_landmarks(row, storage);
+  check_finite(file_, "landmark_weights", storage);
+  sparse_storage_ = std::make_shared<const std::vector<float>>(std::move(storage));
+  const std::size_t n = landmark_vertices_.size();
+  sparse_.mean = {sparse_storage_->data(), n};
+  for (std::size_t k = 1; k <= dense_.basis.size(); ++k) {
+    sparse_.basis.emplace_back(sparse_storage_->data() + k * n, n);
+  }
+}
+
+void MorphableModel::reconstruct(Span<const float> shape_coeffs,
+                                 Span<const float> expression_coeffs, Span<float> vertices) const {
+  const std::vector<float> coefficients =
+      joined(shape_coeffs, expression_coeffs, shape_count_, expression_count_);
+  dense_.evaluate(coefficients, vertices);
+}
+
+void MorphableModel::reconstruct_landmarks(Span<const float> shape_coeffs,
+                                           Span<const float> expression_coeffs,
+                                           Span<float> landmarks) const {
+  const std::vector<float> coefficients =
+      joined(shape_coeffs, expression_coeffs, shape_count_, expression_count_);
+  sparse_.evaluate(coefficients, landmarks);
+}
+
+void MorphableModel::reconstruct_many(Span<const float> coefficients, std::size_t count,
+                                      Span<float> vertices) const {
+  dense_.evaluate_many(coefficients, count, vertices);
+}
+
+void MorphableModel::reconstruct_landmarks_many(Span<const float> coefficients, std::size_t count,
+                                                Span<float> landmarks) const {
+  sparse_.evaluate_many(coefficients, count, landmarks);
+}
+
+}  // namespace threedfa

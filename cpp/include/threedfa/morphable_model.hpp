@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,16 +12,17 @@
 
 namespace threedfa {
 
-/// A linear model of points: mean + sum_k coefficients[k] * basis[k]. Rows are coordinates
-/// (x0, y0, z0, x1, ...).
+/// A linear model of points: mean + sum_k coefficients[k] * basis[k], added up in this order in
+/// float32. Rows are coordinates (x0, y0, z0, x1, ...).
 struct LinearModel {
-  Span<const float> mean;              ///< n
+  Span<const float> mean;                ///< n
   std::vector<Span<const float>> basis;  ///< K rows of n
 
   /// One set of K coefficients to n values.
   void evaluate(Span<const float> coefficients, Span<float> out) const;
 
-  /// `count` sets of K coefficients (count x K) to count x n values; the basis is read once.
+  /// `count` sets of K coefficients (count x K) to count x n values, the same values as from
+  /// `evaluate`; the basis is read once.
   void evaluate_many(Span<const float> coefficients, std::size_t count, Span<float> out) const;
 };
 
@@ -38,6 +40,9 @@ struct LinearModel {
 ///   landmark_vertices  I32 (L, 3)      each landmark is a weighted sum of three vertices
 ///   landmark_weights   F32 (L, 3)      finite; 1 0 0 where a landmark is a vertex
 ///   uv                 F32 (V, 2)      optional; 0..1, v up
+///
+/// V is at least 3, T and L at least 1; S and E may be 0. Other tensors are left alone. Copies
+/// share the file and are cheap.
 class MorphableModel {
  public:
   /// @throws FileError if the file is missing, malformed, or its tensors do not fit together
@@ -85,7 +90,8 @@ class MorphableModel {
   Span<const std::int32_t> triangles_, landmark_vertices_;
   std::size_t shape_count_ = 0, expression_count_ = 0;
   LinearModel dense_;
-  std::vector<float> sparse_storage_;  // mean and basis rows at the landmarks
+  // Mean and basis rows at the landmarks. Shared, so that the spans into it survive copies.
+  std::shared_ptr<const std::vector<float>> sparse_storage_;
   LinearModel sparse_;
 };
 
