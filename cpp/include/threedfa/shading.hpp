@@ -11,7 +11,7 @@ struct Lighting {
   float ambient = 0.3f;
   float diffuse = 0.6f;
   float specular = 0.1f;
-  float shininess = 5.0f;
+  int shininess = 5;                    ///< exponent, at least 1
   std::array<float, 3> light{0, 0, 5};  ///< position, in the space of the normalised vertices
   std::array<float, 3> view{0, 0, 5};
 };
