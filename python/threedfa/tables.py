@@ -1,0 +1,259 @@
+"""Results as JSON, CSV and NPZ.
+
+The JSON schema is ``schemas/result.schema.json``, explained in ``docs/json.md``. Text files hold
+the shortest decimal digits that give back the same float32. All files appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .files import atomic_write
+
+SCHEMA_VERSION: Final = 1
+"""Goes up when a reader of the JSON files has to change; new fields alone do not raise it."""
+
+_LANDMARKS: Final = 68
+
+
+class PoseFields(Protocol):
+    """What this module reads of a pose."""
+
+    @property
+    def yaw(self) -> float: ...
+    @property
+    def pitch(self) -> float: ...
+    @property
+    def roll(self) -> float: ...
+    @property
+    def rotation(self) -> NDArray[np.float32]: ...
+    @property
+    def translation(self) -> NDArray[np.float32]: ...
+    @property
+    def scale(self) -> float: ...
+
+
+class FaceFields(Protocol):
+    """What this module reads of a face."""
+
+    @property
+    def bbox(self) -> NDArray[np.float32]: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def roi(self) -> NDArray[np.floating[Any]]: ...
+    @property
+    def params(self) -> NDArray[np.float32]: ...
+    @property
+    def pose(self) -> PoseFields: ...
+    @property
+    def landmarks(self) -> NDArray[np.float32]: ...
+    @property
+    def vertices(self) -> NDArray[np.float32]: ...
+    @property
+    def triangles(self) -> NDArray[np.int32]: ...
+    @property
+    def shape_coeffs(self) -> NDArray[np.float32]: ...
+    @property
+    def expression_coeffs(self) -> NDArray[np.float32]: ...
+
+
+Result: TypeAlias = tuple["str | os.PathLike[str]", tuple[int, int], Sequence[FaceFields]]
+"""The name of an image, its (height, width) in pixels, and its faces."""
+
+
+def faces_to_dict(
+    image_size: tuple[int, int],
+    faces: Sequence[FaceFields],
+    *,
+    name: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """One image's faces as a dictionary of numbers, strings, lists and dictionaries for JSON.
+
+    Its fields are those of ``schemas/result.schema.json``; dense vertices are not among them.
+
+    Args:
+        image_size: (height, width) in pixels.
+        faces: the faces found in the image, possibly none.
+        name: the image's name or path, if it has one.
+
+    Raises:
+        ValueError: if a value is not finite or an array has a wrong shape.
+    """
+    height, width = image_size
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "image": {
+            "name": None if name is None else os.fspath(name),
+            "height": int(height),
+            "width": int(width),
+        },
+        "faces": [_face_to_dict(face) for face in faces],
+    }
+
+
+def write_json(path: str | os.PathLike[str], results: Sequence[Result]) -> None:
+    """Write a JSON array with what `faces_to_dict` gives for each image, one image a line, UTF-8.
+
+    Raises:
+        ValueError: as `faces_to_dict`.
+        ExportError: if the file cannot be written.
+    """
+    lines = [
+        json.dumps(faces_to_dict(size, faces, name=name), ensure_ascii=False, allow_nan=False)
+        for name, size, faces in results
+    ]
+    text = "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
+    _write_text(path, text)
+
+
+def write_csv(path: str | os.PathLike[str], results: Sequence[Result]) -> None:
+    """Write a table with one row a face, comma separated, UTF-8, with a header row.
+
+    The columns are ``image`` (its name), ``face`` (0, 1, ... in the image), ``score``, ``left
+    top right bottom`` (the box), ``yaw pitch roll`` (degrees), ``scale``, then ``x0 y0 z0`` to
+    ``x67 y67 z67`` (landmarks). Images without faces have no row.
+
+    Text is always quoted and names are written as they are. A spreadsheet may take a name that
+    begins with ``=``, ``+``, ``-`` or ``@`` for a formula: import such a column as text.
+
+    Raises:
+        ValueError: if a value is not finite or an array has a wrong shape.
+        ExportError: if the file cannot be written.
+    """
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writerow(
+        [
+            "image",
+            "face",
+            "score",
+            "left",
+            "top",
+            "right",
+            "bottom",
+            "yaw",
+            "pitch",
+            "roll",
+            "scale",
+        ]
+        + [f"{axis}{index}" for index in range(_LANDMARKS) for axis in "xyz"]
+    )
+    for name, _, faces in results:
+        for number, face in enumerate(faces):
+            pose = face.pose
+            angles = [pose.yaw, pose.pitch, pose.roll, pose.scale]
+            landmarks = _numbers("landmarks", face.landmarks, (_LANDMARKS, 3))
+            writer.writerow(
+                [
+                    os.fspath(name),
+                    number,
+                    _numbers("score", face.score, ()),
+                    *_numbers("bbox", face.bbox, (4,)),
+                    *_numbers("pose", angles, (4,)),
+                    *(value for point in landmarks for value in point),
+                ]
+            )
+    _write_text(path, stream.getvalue())
+
+
+def write_npz(path: str | os.PathLike[str], faces: Sequence[FaceFields]) -> None:
+    """Write the faces of one image as arrays, for ``numpy.load(path, allow_pickle=False)``.
+
+    With N faces of one model: ``bbox (N, 4)``, ``score (N,)``, ``roi (N, 4)`` float64, ``params
+    (N, P)``, ``landmarks (N, 68, 3)``, ``vertices (N, V, 3)``, ``triangles (T, 3)`` int32, ``yaw``,
+    ``pitch``, ``roll`` and ``scale (N,)``, ``rotation (N, 3, 3)``, ``translation (N, 3)``,
+    ``shape_coeffs (N, S)``, ``expression_coeffs (N, E)``; float32 unless said otherwise. Without
+    faces, N, P, V, T, S and E are 0.
+
+    Raises:
+        ValueError: if a value is not finite, an array has a wrong shape, or
+            the faces are not of one model.
+        ExportError: if the file cannot be written.
+    """
+    poses = [face.pose for face in faces]
+    arrays: dict[str, Any] = {
+        "bbox": _stack("bbox", [face.bbox for face in faces], (4,)),
+        "score": _stack("score", [face.score for face in faces], ()),
+        "roi": _stack("roi", [face.roi for face in faces], (4,)),
+        "params": _stack("params", [face.params for face in faces], (None,)),
+        "landmarks": _stack("landmarks", [face.landmarks for face in faces], (_LANDMARKS, 3)),
+        "vertices": _stack("vertices", [face.vertices for face in faces], (None, 3)),
+        "triangles": faces[0].triangles if faces else np.empty((0, 3), np.int32),
+        "yaw": _stack("yaw", [pose.yaw for pose in poses], ()),
+        "pitch": _stack("pitch", [pose.pitch for pose in poses], ()),
+        "roll": _stack("roll", [pose.roll for pose in poses], ()),
+        "rotation": _stack("rotation", [pose.rotation for pose in poses], (3, 3)),
+        "translation": _stack("translation", [pose.translation for pose in poses], (3,)),
+        "scale": _stack("scale", [pose.scale for pose in poses], ()),
+        "shape_coeffs": _stack("shape_coeffs", [face.shape_coeffs for face in faces], (None,)),
+        "expression_coeffs": _stack(
+            "expression_coeffs", [face.expression_coeffs for face in faces], (None,)
+        ),
+    }
+    with atomic_write(path) as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def _face_to_dict(face: FaceFields) -> dict[str, Any]:
+    pose = face.pose
+    return {
+        "bbox": _numbers("bbox", face.bbox, (4,)),
+        "score": _numbers("score", face.score, ()),
+        "roi": _numbers("roi", face.roi, (4,)),
+        "pose": {
+            "yaw": _numbers("yaw", pose.yaw, ()),
+            "pitch": _numbers("pitch", pose.pitch, ()),
+            "roll": _numbers("roll", pose.roll, ()),
+            "rotation": _numbers("rotation", pose.rotation, (3, 3)),
+            "translation": _numbers("translation", pose.translation, (3,)),
+            "scale": _numbers("scale", pose.scale, ()),
+        },
+        "landmarks": _numbers("landmarks", face.landmarks, (_LANDMARKS, 3)),
+        "params": _numbers("params", face.params, (None,)),
+        "shape_coeffs": _numbers("shape_coeffs", face.shape_coeffs, (None,)),
+        "expression_coeffs": _numbers("expression_coeffs", face.expression_coeffs, (None,)),
+    }
+
+
+def _numbers(name: str, values: Any, shape: tuple[int | None, ...]) -> Any:
+    """Checked values as (nested lists of) Python floats with the shortest digits of their dtype:
+    for float32 0.1 rather than 0.10000000149011612."""
+    array = _checked(name, values, shape)
+    return array.astype(str).astype(np.float64).tolist()
+
+
+def _stack(name: str, values: Sequence[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
+    arrays = [_checked(name, value, shape) for value in values]
+    if not arrays:
+        return np.empty((0, *(size or 0 for size in shape)), np.float32)
+    shapes = sorted({array.shape for array in arrays})
+    if len(shapes) > 1:
+        raise ValueError(f"expected faces of one model, got {name} of shapes {shapes}")
+    return np.stack(arrays)
+
+
+def _checked(name: str, values: Any, shape: tuple[int | None, ...]) -> NDArray[Any]:
+    array = values if isinstance(values, np.ndarray) else np.asarray(values, np.float32)
+    if len(shape) != array.ndim or any(
+        expected not in (None, actual) for expected, actual in zip(shape, array.shape, strict=True)
+    ):
+        wanted = str(shape).replace("None", "N")
+        raise ValueError(f"expected a face's {name} of shape {wanted}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"expected a face's {name} to be finite, got {array.tolist()}")
+    return array
+
+
+def _write_text(path: str | os.PathLike[str], text: str) -> None:
+    # A file name may hold bytes that are no UTF-8; they are written as \udcXX, an escape in JSON.
+    with atomic_write(path) as stream:
+        stream.write(text.encode("utf-8", "backslashreplace"))
