@@ -86,45 +86,28 @@ struct Tap {
   int weight[2];
 };
 
-Tap make_tap(int first, int second, int first_weight, int second_weight, int start, int limit) {
-  const int pixels[2] = {start + first, start + second};
-  const int weights[2] = {first_weight, second_weight};
-  Tap tap{};
-  for (int k = 0; k < 2; ++k) {
-    if (pixels[k] >= 0 && pixels[k] < limit) {
-      tap.index[k] = pixels[k];
-      tap.weight[k] = weights[k];
-    }
-  }
-  return tap;
-}
-
-/// Pairs of pixels with weight 1, for a factor of exactly 2.
-std::vector<Tap> halving_taps(int start, int out_size, int limit) {
-  std::vector<Tap> taps;
-  taps.reserve(static_cast<std::size_t>(out_size));
-  for (int d = 0; d < out_size; ++d) {
-    taps.push_back(make_tap(2 * d, 2 * d + 1, 1, 1, start, limit));
-  }
-  return taps;
-}
-
-/// Bilinear taps of `size` pixels from `start` on, resampled to `out_size`, in an image of
-/// `limit` pixels. OpenCV drops the fraction of columns beyond the outer pixel centres and keeps
-/// that of rows, where both taps are then the border row: the same but for rounding.
-std::vector<Tap> linear_taps(int start, int size, int out_size, int limit, bool drop_fraction) {
+/// Bilinear taps of `size` pixels from `start` on, resampled to `out_size`, in an image of `limit`
+/// pixels. Beyond the outer pixel centres both taps are the border pixel. (OpenCV gives one of them
+/// all the weight in x: the same up to the rounding of weights, which matters, by one grey
+/// level, only for a single column enlarged more than 5000 times.)
+std::vector<Tap> make_taps(int start, int size, int out_size, int limit) {
   std::vector<Tap> taps;
   taps.reserve(static_cast<std::size_t>(out_size));
   const double factor = static_cast<double>(size) / out_size;
   for (int d = 0; d < out_size; ++d) {
     const float position = static_cast<float>((d + 0.5) * factor - 0.5);
-    int index = static_cast<int>(std::floor(position));
-    float fraction = position - static_cast<float>(index);
-    if (drop_fraction && (index < 0 || index >= size - 1)) fraction = 0;
-    const int second_weight = static_cast<int>(std::nearbyint(fraction * kWeightOne));
-    const int first_weight = static_cast<int>(std::nearbyint((1 - fraction) * kWeightOne));
-    taps.push_back(make_tap(std::clamp(index, 0, size - 1), std::clamp(index + 1, 0, size - 1),
-                            first_weight, second_weight, start, limit));
+    const int index = static_cast<int>(std::floor(position));
+    const float fraction = position - static_cast<float>(index);
+    const float weights[2] = {1 - fraction, fraction};
+    Tap tap{};
+    for (int k = 0; k < 2; ++k) {
+      const int pixel = start + std::clamp(index + k, 0, size - 1);
+      if (pixel >= 0 && pixel < limit) {
+        tap.index[k] = pixel;
+        tap.weight[k] = static_cast<int>(std::nearbyint(weights[k] * kWeightOne));
+      }
+    }
+    taps.push_back(tap);
   }
   return taps;
 }
@@ -164,11 +147,13 @@ void blend_rows(const std::int32_t* top, const std::int32_t* bottom, const Tap& 
   }
 }
 
+/// The same for a factor of exactly 2, where all weights are 1024 (0 outside the image): the mean
+/// of four pixels, rounded once. The sum is below 2^31.
 void average_rows(const std::int32_t* top, const std::int32_t* bottom, const Tap& tap,
                   std::size_t count, std::uint8_t* out) {
   for (std::size_t i = 0; i < count; ++i) {
-    out[i] =
-        static_cast<std::uint8_t>((tap.weight[0] * top[i] + tap.weight[1] * bottom[i] + 2) >> 2);
+    const std::int32_t sum = tap.weight[0] * top[i] + tap.weight[1] * bottom[i];
+    out[i] = static_cast<std::uint8_t>((sum + (1 << 21)) >> 22);
   }
 }
 
@@ -191,12 +176,8 @@ void resample(const ImageView& image, const PixelRegion& region, int height, int
   }
 
   const bool halve = region.width == 2 * width && region.height == 2 * height;
-  const std::vector<Tap> columns =
-      halve ? halving_taps(region.x, width, image.width)
-            : linear_taps(region.x, region.width, width, image.width, true);
-  const std::vector<Tap> rows =
-      halve ? halving_taps(region.y, height, image.height)
-            : linear_taps(region.y, region.height, height, image.height, false);
+  const std::vector<Tap> columns = make_taps(region.x, region.width, width, image.width);
+  const std::vector<Tap> rows = make_taps(region.y, region.height, height, image.height);
 
   // Neighbouring output rows of an enlarged image share source rows, so the last two are kept.
   const std::size_t count =

@@ -141,6 +141,11 @@ TEST_CASE("nms: boxes without area overlap nothing") {
   minus_one.add(5, 5, 4, 4, 0.9f);
   minus_one.add(5, 5, 4, 4, 0.8f);
   CHECK(nms(minus_one.boxes, minus_one.scores, 0.3, 1.0f) == Indices{0, 1});
+
+  BoxSet turned;  // x1 > x2: areas below zero, also where any overlap would do
+  turned.add(10, 0, 0, 10, 0.9f);
+  turned.add(10, 0, 0, 10, 0.8f);
+  CHECK(nms(turned.boxes, turned.scores, 0.0) == Indices{0, 1});
 }
 
 TEST_CASE("nms: thresholds 0 and 1") {
