@@ -199,8 +199,10 @@ def write_npz(path: str | os.PathLike[str], faces: Sequence[FaceFields]) -> None
             "expression_coeffs", [face.expression_coeffs for face in faces], (None,)
         ),
     }
+    encoded = io.BytesIO()
+    np.savez_compressed(encoded, **arrays)
     with atomic_write(path) as stream:
-        np.savez_compressed(stream, **arrays)
+        stream.write(encoded.getbuffer())
 
 
 def _face_to_dict(face: FaceFields) -> dict[str, Any]:
