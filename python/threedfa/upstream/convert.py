@@ -240,9 +240,8 @@ def write_pack(
     contents = {
         _DETECTOR_FILE: detector_graph.SerializeToString(deterministic=True),
         _REGRESSOR_FILE: regressor_graph.SerializeToString(deterministic=True),
-        _MODEL_FILE: safetensors.numpy.save(
-            model, metadata={"format": "threedfa-model", "unit": _UNIT}
-        ),
+        # One key of metadata: safetensors writes several in random order.
+        _MODEL_FILE: safetensors.numpy.save(model, metadata={"format": "threedfa-model"}),
     }
     source = f"made from files of {sources.UPSTREAM_SOURCE}"
     if differing:

@@ -104,7 +104,7 @@ def _checked_url(url: str) -> str:
     return url if url.endswith("/") else url + "/"
 
 
-class _NoDowngrade(urllib.request.HTTPRedirectHandler):
+class HttpsStaysHttps(urllib.request.HTTPRedirectHandler):
     """Redirects may not leave https for something else."""
 
     def redirect_request(
@@ -171,7 +171,7 @@ class _Fetcher:
         )
         if present:
             request.add_header("Range", f"bytes={present}-")
-        opener = urllib.request.build_opener(_NoDowngrade)
+        opener = urllib.request.build_opener(HttpsStaysHttps)
         try:
             response = opener.open(request, timeout=self.timeout)
         except urllib.error.HTTPError as error:
