@@ -22,7 +22,7 @@ namespace threedfa::bindings {
 namespace py = pybind11;
 
 template <class T>
-using Array = py::array_t<T, py::array::c_style>;
+using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
 
 constexpr py::ssize_t kAny = -1;  ///< an extent that may be anything
 
@@ -101,7 +101,7 @@ inline Array<std::int32_t> indices(py::handle object, const char* name,
   const py::array array = as_array(object, name);
   check_kind(array, name, "iu", "an array of integers");
   check_shape(array, name, "an array", shape);
-  const auto wide = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>(array);
+  const auto wide = Array<std::int64_t>(array);
   Array<std::int32_t> result(shape_of(array));
   std::int32_t* out = result.mutable_data();
   for (py::ssize_t i = 0; i < wide.size(); ++i) {

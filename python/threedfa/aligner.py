@@ -14,7 +14,7 @@ from . import _core
 from .detections import Detections
 from .errors import PackError
 from .face import Face
-from .image import Color, is_reversed, load_image
+from .image import ColorOrder, is_reversed, load_image
 from .model import MorphableModel
 from .networks import Backend, open_network
 from .pack import Pack, RegressorSpec
@@ -69,7 +69,7 @@ class FaceAligner:
         )
 
     def align(
-        self, image: Any, boxes: Detections | ArrayLike, *, color: Color = "rgb"
+        self, image: Any, boxes: Detections | ArrayLike, *, color: ColorOrder = "rgb"
     ) -> list[Face]:
         """Align the faces in the given boxes.
 
@@ -89,7 +89,7 @@ class FaceAligner:
         return self._align([load_image(image, color=color)], [as_detections(boxes)])[0]
 
     def align_from_landmarks(
-        self, image: Any, landmarks_list: Iterable[ArrayLike], *, color: Color = "rgb"
+        self, image: Any, landmarks_list: Iterable[ArrayLike], *, color: ColorOrder = "rgb"
     ) -> list[Face]:
         """Align faces again from landmarks found before, in this picture or the previous frame.
 
@@ -109,9 +109,7 @@ class FaceAligner:
                 the image.
         """
         points = [np.asarray(landmarks) for landmarks in landmarks_list]
-        rois = [
-            _core.roi_from_landmarks(p, scale=self.spec.roi.landmark_scale) for p in points
-        ]
+        rois = [_core.roi_from_landmarks(p, scale=self.spec.roi.landmark_scale) for p in points]
         boxes = [np.concatenate([p[:, :2].min(axis=0), p[:, :2].max(axis=0)]) for p in points]
         detections = as_detections(np.reshape(np.array(boxes, np.float32), (-1, 4)))
         return self._fit(

@@ -9,7 +9,7 @@ from typing import Any
 from .aligner import FaceAligner
 from .detector import FaceDetector
 from .face import Face
-from .image import Color, load_image
+from .image import ColorOrder, load_image
 from .model import MorphableModel
 from .networks import Backend
 from .pack import Pack
@@ -56,7 +56,7 @@ class FaceAnalyzer:
         """The pack's morphable model."""
         return self.aligner.model
 
-    def analyze(self, image: Any, *, color: Color = "rgb") -> list[Face]:
+    def analyze(self, image: Any, *, color: ColorOrder = "rgb") -> list[Face]:
         """Find and align the faces of one image.
 
         Args:
@@ -73,7 +73,9 @@ class FaceAnalyzer:
 
     __call__ = analyze
 
-    def analyze_batch(self, images: Iterable[Any], *, color: Color = "rgb") -> list[list[Face]]:
+    def analyze_batch(
+        self, images: Iterable[Any], *, color: ColorOrder = "rgb"
+    ) -> list[list[Face]]:
         """:meth:`analyze` for several images; all their faces go through the regressor together."""
         loaded = [load_image(image, color=color) for image in images]
         return self.aligner._align(loaded, [self.detector._detect(image) for image in loaded])

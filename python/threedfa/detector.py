@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .detections import Detections
-from .image import Color, is_reversed, load_image
+from .image import ColorOrder, is_reversed, load_image
 from .networks import Backend, open_network
 from .ops import prior_boxes
 from .pack import DetectorSpec, Pack
@@ -51,7 +51,9 @@ class FaceDetector:
     ) -> None:
         pack = pack if isinstance(pack, Pack) else Pack.load(pack)
         self.spec: DetectorSpec = pack.detector
-        self.score_threshold = _fraction("score_threshold", score_threshold, self.spec.score_threshold)
+        self.score_threshold = _fraction(
+            "score_threshold", score_threshold, self.spec.score_threshold
+        )
         self.iou_threshold = _fraction("iou_threshold", iou_threshold, self.spec.iou_threshold)
         if max_faces is not None and max_faces < 1:
             raise ValueError(f"max_faces: expected None or at least 1, got {max_faces}")
@@ -66,7 +68,7 @@ class FaceDetector:
             lambda height, width: prior_boxes(height, width, self.spec.priors)
         )
 
-    def detect(self, image: Any, *, color: Color = "rgb") -> Detections:
+    def detect(self, image: Any, *, color: ColorOrder = "rgb") -> Detections:
         """Find the faces of one image.
 
         Args:

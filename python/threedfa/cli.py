@@ -1,0 +1,293 @@
+"""The command line: ``threedfa image``, ``threedfa pack``, ``threedfa doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import get_args
+
+from tqdm import tqdm
+
+from . import __version__
+from .analyzer import FaceAnalyzer
+from .doctor import run_doctor
+from .errors import ExportError, PackError, ThreedfaError
+from .export import save_mesh
+from .image import load_image, save_image
+from .networks import Backend
+from .pack import Pack, list_packs, pack_path, verify_pack
+from .rendering import Mode, render, uv_texture
+from .tables import Result, write_csv, write_json, write_npz
+from .upstream.convert import import_reference_pack, import_upstream_pack
+from .upstream.download import download_upstream
+from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE
+
+SAMPLE = Path(__file__).parent / "data" / "sample.jpg"
+
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+# Where a checkout of the project finds upstream's weights as long as it has no weights of its own.
+_REFERENCE_WEIGHTS = Path("../shared/reference/weights")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; None: those of this process.
+
+    Returns:
+        The exit status: 0, or 1 if something failed. Wrong usage exits with 2.
+    """
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return command(options)
+    except ThreedfaError as error:
+        _complain(str(error))
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="threedfa", description="3D faces from photographs: boxes, landmarks, pose, meshes."
+    )
+    parser.add_argument("--version", action="version", version=f"threedfa {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    image = commands.add_parser("image", help="align the faces in pictures")
+    image.set_defaults(command=_image)
+    image.add_argument("paths", nargs="*", metavar="PATH", help="files, folders or patterns")
+    image.add_argument("--sample", action="store_true", help="use the picture in the package")
+    image.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR")
+    image.add_argument(
+        "--render", action="append", default=[], choices=get_args(Mode), help="may be repeated"
+    )
+    image.add_argument(
+        "--mesh", action="append", default=[], choices=["obj", "ply"], help="may be repeated"
+    )
+    image.add_argument("--texture", action="store_true", help="a UV texture of each face")
+    image.add_argument("--json", action="store_true", help="all results in faces.json")
+    image.add_argument("--csv", action="store_true", help="all results in faces.csv")
+    image.add_argument("--npz", action="store_true", help="arrays of each picture, vertices too")
+    image.add_argument("--pack", default="default", metavar="NAME", help="name or folder")
+    image.add_argument("--backend", default="onnxruntime", choices=get_args(Backend))
+    image.add_argument("--provider", action="append", dest="providers", metavar="NAME")
+    image.add_argument("--threads", type=int, metavar="N", help="default: all CPUs")
+    image.add_argument("--score-threshold", type=float, metavar="X")
+    image.add_argument("--iou-threshold", type=float, metavar="X")
+    image.add_argument("--max-faces", type=int, metavar="N")
+
+    pack = commands.add_parser("pack", help="list, check, import and download packs")
+    verbs = pack.add_subparsers(required=True, metavar="VERB")
+    verbs.add_parser("list", help="the packs that can be used").set_defaults(command=_pack_list)
+    info = verbs.add_parser("info", help="what a pack is made of")
+    info.add_argument("pack", metavar="NAME")
+    info.set_defaults(command=_pack_info)
+    verify = verbs.add_parser("verify", help="compare a pack's files with their SHA-256")
+    verify.add_argument("pack", metavar="NAME")
+    verify.set_defaults(command=_pack_verify)
+    importer = verbs.add_parser("import", help="make a pack from a 3DDFA_V2 checkout")
+    importer.add_argument("--from", dest="source", required=True, metavar="DIR")
+    importer.add_argument("--name", required=True)
+    importer.add_argument("--overwrite", action="store_true")
+    importer.set_defaults(command=_pack_import)
+    download = verbs.add_parser("download", help="download an upstream pack")
+    download.add_argument("pack", choices=list(PACK_REGRESSORS), metavar="NAME")
+    download.add_argument("--accept-licence", action="store_true")
+    download.add_argument("--overwrite", action="store_true")
+    download.set_defaults(command=_pack_download)
+
+    doctor = commands.add_parser("doctor", help="versions, providers, packs and a self-test")
+    doctor.set_defaults(command=lambda options: run_doctor())
+    return parser
+
+
+def _image(options: argparse.Namespace) -> int:
+    paths = _expand(options.paths)
+    if options.sample:
+        paths.append(SAMPLE)
+    if not paths:
+        _complain("no picture given: name files, folders or patterns, or use --sample")
+        return 2
+    if not (options.render or options.mesh or options.texture or options.csv or options.npz):
+        # Something to look at, unless the results were asked for alone.
+        options.render = [] if options.json else ["mesh", "landmarks"]
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            analyzer = FaceAnalyzer(
+                _sample_pack(options.pack, Path(scratch)) if options.sample else options.pack,
+                backend=options.backend,
+                providers=options.providers,
+                num_threads=options.threads,
+                score_threshold=options.score_threshold,
+                iou_threshold=options.iou_threshold,
+                max_faces=options.max_faces,
+            )
+        except ValueError as error:
+            _complain(str(error))
+            return 2
+        return _analyze_files(analyzer, paths, options)
+
+
+def _analyze_files(
+    analyzer: FaceAnalyzer, paths: Sequence[Path], options: argparse.Namespace
+) -> int:
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"cannot make the folder {options.output}: {error.strerror}") from error
+    results: list[Result] = []
+    failed = 0
+    progress = tqdm(paths, disable=len(paths) < 2, unit="picture")
+    for path, stem in zip(progress, _unique_stems(paths), strict=True):
+        try:
+            results.append(_analyze_file(analyzer, path, options.output / stem, options))
+        except ThreedfaError as error:
+            failed += 1
+            tqdm.write(f"threedfa: {path}: {error}", file=sys.stderr)
+        else:
+            count = len(results[-1][2])
+            tqdm.write(f"{path}: {count} {'face' if count == 1 else 'faces'}")
+    if options.json:
+        write_json(options.output / "faces.json", results)
+    if options.csv:
+        write_csv(options.output / "faces.csv", results)
+    if failed:
+        _complain(f"{failed} of {len(paths)} pictures failed")
+    return 1 if failed else 0
+
+
+def _analyze_file(
+    analyzer: FaceAnalyzer, path: Path, target: Path, options: argparse.Namespace
+) -> Result:
+    """Analyze one picture and write its files, whose names start with ``target``."""
+    image = load_image(path)
+    faces = analyzer.analyze(image)
+    for mode in options.render:
+        save_image(f"{target}_{mode}.png", render(image, faces, mode))
+    if faces:
+        for suffix in options.mesh:
+            save_mesh(f"{target}.{suffix}", image, faces)
+    if options.texture:
+        for number, face in enumerate(faces):
+            save_image(f"{target}_face{number}_texture.png", uv_texture(image, face))
+    if options.npz:
+        write_npz(f"{target}.npz", faces)
+    return path.name, image.shape[:2], faces
+
+
+def _expand(arguments: Iterable[str]) -> list[Path]:
+    """Files, the pictures in folders, and what patterns match; a name that is nothing stays, to
+    be reported when it is opened."""
+    paths: list[Path] = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            paths += sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES)
+        elif path.exists() or not glob.has_magic(argument):
+            paths.append(path)
+        else:
+            matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207, takes any pattern
+            paths += [Path(match) for match in matches if Path(match).is_file()]
+    return paths
+
+
+def _unique_stems(paths: Sequence[Path]) -> list[str]:
+    """A name for the results of each picture; later pictures of the same name get a number."""
+    stems: list[str] = []
+    for path in paths:
+        stem, number = path.stem, 2
+        while stem in stems:
+            stem, number = f"{path.stem}_{number}", number + 1
+        stems.append(stem)
+    return stems
+
+
+def _sample_pack(name: str, scratch: Path) -> str | Path:
+    """The pack for ``--sample``: the named one or, without a default pack, upstream's stand-in."""
+    if name != "default":
+        return name
+    try:
+        return pack_path(name)
+    except PackError:
+        if not _REFERENCE_WEIGHTS.is_dir():
+            raise PackError(
+                "there is no default pack yet and no folder "
+                f"{_REFERENCE_WEIGHTS} to make one from; import or download a pack "
+                "(threedfa pack --help) and name it with --pack"
+            ) from None
+        _complain(f"no default pack: using upstream's weights from {_REFERENCE_WEIGHTS}")
+        return import_reference_pack(_REFERENCE_WEIGHTS, scratch)
+
+
+def _pack_list(options: argparse.Namespace) -> int:
+    for pack in list_packs():
+        print(f"{pack.name}\t{pack.path}\t{pack.problem or pack.licence}")
+    return 0
+
+
+def _pack_info(options: argparse.Namespace) -> int:
+    pack = Pack.load(options.pack, verify=False)
+    split = pack.regressor.param_split
+    print(f"name      {pack.name}")
+    print(f"folder    {pack.folder}")
+    print(f"licence   {pack.licence}")
+    print(f"source    {pack.source}")
+    print(f"unit      {pack.model.unit}")
+    print(f"params    {split.camera} camera, {split.shape} shape, {split.expression} expression")
+    for file in pack.files:
+        print(f"{file.sha256}  {file.name}")
+    return 0
+
+
+def _pack_verify(options: argparse.Namespace) -> int:
+    verify_pack(options.pack)
+    print(f"{options.pack}: every file has its SHA-256")
+    return 0
+
+
+def _pack_import(options: argparse.Namespace) -> int:
+    print(import_upstream_pack(options.source, options.name, overwrite=options.overwrite))
+    return 0
+
+
+def _pack_download(options: argparse.Namespace) -> int:
+    print(UPSTREAM_LICENCE, file=sys.stderr)
+    bars: dict[str, tqdm[None]] = {}
+
+    def progress(name: str, present: int, expected: int | None) -> None:
+        if name not in bars:
+            bars[name] = tqdm(desc=name, total=expected, unit="B", unit_scale=True)
+        bars[name].update(present - bars[name].n)
+
+    try:
+        folder = download_upstream(
+            options.pack,
+            accept_licence=options.accept_licence,
+            overwrite=options.overwrite,
+            progress=progress,
+        )
+    finally:
+        for bar in bars.values():
+            bar.close()
+    print(folder)
+    return 0
+
+
+def _complain(message: str) -> None:
+    print(f"threedfa: {message}", file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    _complain(f"warning: {message}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
