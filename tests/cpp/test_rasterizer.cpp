@@ -214,7 +214,8 @@ TEST_CASE("rasterizer: a fan around a pixel's centre draws it once") {
     Vertices vertices{10, 10, 0};
     Triangles triangles;
     for (int i = 0; i < spokes; ++i) {
-      const double angle = 2 * 3.14159265358979 * i / spokes + 0.1 * (random() % 4);
+      const double angle =
+          2 * 3.14159265358979 * i / spokes + 0.1 * static_cast<double>(random() % 4);
       const float r = radius(random);
       vertices.insert(vertices.end(), {10 + r * static_cast<float>(std::cos(angle)),
                                        10 + r * static_cast<float>(std::sin(angle)), 0});
