@@ -16,12 +16,24 @@ install(
 configure_package_config_file(cpp/cmake/threedfaConfig.cmake.in
                               ${PROJECT_BINARY_DIR}/threedfaConfig.cmake
                               INSTALL_DESTINATION ${threedfa_cmake_dir})
+# Before 1.0 a new minor version may change the interface.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/threedfaConfigVersion.cmake
-                                 COMPATIBILITY SameMajorVersion)
+                                 COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/threedfaConfig.cmake
               ${PROJECT_BINARY_DIR}/threedfaConfigVersion.cmake
         DESTINATION ${threedfa_cmake_dir})
 
+# The pkg-config file finds everything from its own place, so that the installed tree can be moved;
+# folders given as absolute paths stay where they are.
+set(threedfa_pc_dir ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig)
+file(RELATIVE_PATH threedfa_pc_prefix ${threedfa_pc_dir} ${CMAKE_INSTALL_PREFIX})
+foreach(dir IN ITEMS LIBDIR INCLUDEDIR)
+  string(TOLOWER ${dir} name)
+  if(IS_ABSOLUTE ${CMAKE_INSTALL_${dir}})
+    set(threedfa_pc_${name} ${CMAKE_INSTALL_${dir}})
+  else()
+    set(threedfa_pc_${name} "\${prefix}/${CMAKE_INSTALL_${dir}}")
+  endif()
+endforeach()
 configure_file(cpp/cmake/threedfa.pc.in ${PROJECT_BINARY_DIR}/threedfa.pc @ONLY)
-install(FILES ${PROJECT_BINARY_DIR}/threedfa.pc
-        DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+install(FILES ${PROJECT_BINARY_DIR}/threedfa.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

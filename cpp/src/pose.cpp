@@ -81,7 +81,9 @@ Angles angles_from_rotation(const Rotation& rotation) {
     pitch = kDegrees * std::atan2(-r[7], r[8]);
     roll = kDegrees * std::atan2(-r[3], r[0]);
   }
-  return {static_cast<float>(yaw), static_cast<float>(pitch), static_cast<float>(roll)};
+  // Adding 0 turns -0 into 0.
+  return {static_cast<float>(yaw) + 0.0f, static_cast<float>(pitch) + 0.0f,
+          static_cast<float>(roll) + 0.0f};
 }
 
 Rotation rotation_from_angles(const Angles& angles) {

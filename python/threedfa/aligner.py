@@ -56,8 +56,8 @@ class FaceAligner:
         if (split.shape, split.expression) != found:
             raise PackError(
                 f"pack {pack.name}: expected a model with {split.shape} shape and "
-                f"{split.expression} expression modes, as the regressor's parameters, got {found[0]} "
-                f"and {found[1]}; import the pack again"
+                f"{split.expression} expression modes, as the regressor's parameters, "
+                f"got {found[0]} and {found[1]}; import the pack again"
             )
         self._param_mean = np.array(self.spec.param_mean, np.float32)
         self._param_std = np.array(self.spec.param_std, np.float32)

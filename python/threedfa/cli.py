@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TextIO, get_args
 
 from tqdm import tqdm
 
@@ -285,7 +285,15 @@ def _complain(message: str) -> None:
     print(f"threedfa: {message}", file=sys.stderr)
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What is worth a warning, without the line of code that it came from."""
     _complain(f"warning: {message}")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 
@@ -39,9 +41,8 @@ def run_doctor() -> int:
     for name in _PACKAGES:
         print(f"{name:<24} {_version(name)}")
     print(f"providers     {', '.join(available_providers())}")
-    print(
-        f"CPUs          {available_cpus()} usable; {', '.join(_cpu_features()) or 'no features known'}"
-    )
+    features = ", ".join(_cpu_features()) or "no features known"
+    print(f"CPUs          {available_cpus()} usable; {features}")
     healthy = _check_packs()
     return 0 if _self_test() and healthy else 1
 
@@ -84,7 +85,7 @@ def _self_test() -> bool:
         passed &= _timed(name, check)
     for pack in list_packs():
         if not pack.problem:
-            passed &= _timed(f"pack {pack.name}", lambda path=pack.path: _check_pack(str(path)))
+            passed &= _timed(f"pack {pack.name}", partial(_check_pack, pack.path))
     return passed
 
 
@@ -100,7 +101,7 @@ def _timed(name: str, check: Callable[[], bool]) -> bool:
 
 def _check_nms() -> bool:
     boxes = [[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]]
-    return ops.nms(boxes, [0.9, 0.8, 0.7], 0.5).tolist() == [0, 2]
+    return np.array_equal(ops.nms(boxes, [0.9, 0.8, 0.7], 0.5), [0, 2])
 
 
 def _check_priors() -> bool:
@@ -119,7 +120,7 @@ def _check_pose() -> bool:
     return bool(np.allclose(_core.decompose(camera)[:3], (30, -20, 10), atol=1e-3))
 
 
-def _check_pack(path: str) -> bool:
+def _check_pack(path: Path) -> bool:
     analyzer = FaceAnalyzer(path)
     empty = np.zeros((240, 320, 3), np.uint8)
     box = np.array([[60, 40, 180, 160]], np.float32)

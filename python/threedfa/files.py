@@ -23,15 +23,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         ExportError: if the file cannot be written (missing or read-only folder, full disk).
     """
     target = Path(path)
+    if not target.name or "\0" in target.name:
+        raise ExportError(f"expected a file name to write to, got {os.fspath(path)!r}")
     temporary = target.with_name(f".{target.name[:64]}.{secrets.token_hex(4)}.tmp")
     try:
         try:
-            with open(temporary, "xb") as stream:
+            with temporary.open("xb") as stream:
                 yield stream
-            os.replace(temporary, target)
+            temporary.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                temporary.unlink()
             raise
     except OSError as error:
         raise ExportError(

@@ -52,9 +52,9 @@ def render(
     Args:
         image: (H, W, 3) uint8 or anything else that :func:`threedfa.image.load_image` takes.
         faces: of this image; later ones are drawn over earlier ones.
-        mode: ``"landmarks"`` the 68 points and their lines; ``"dense"`` every vertex that faces the
-            viewer; ``"box"`` box and score; ``"pose"`` a box in the head's direction and its angles;
-            ``"mesh"`` the lit mesh (Phong 1975, lights as in 3DDFA_V2); ``"wireframe"`` its
+        mode: ``"landmarks"`` the 68 points and their lines; ``"dense"`` vertices that face the
+            viewer; ``"box"`` box and score; ``"pose"`` a box in the head's direction and its
+            angles; ``"mesh"`` the lit mesh (Phong 1975, lights as in 3DDFA_V2); ``"wireframe"`` its
             edges; ``"depth"`` z from black (far) to white (near), each face on its own;
             ``"pncc"`` projected normalised coordinate code (Zhu et al. 2016).
         alpha: opacity 0..1 of what is drawn; None: 0.6 for ``"mesh"``, 1 for the rest.
@@ -79,8 +79,7 @@ def render(
         _PAINTERS[mode](canvas, face)
     if alpha == 1:
         return canvas
-    blended: _Image = cv2.addWeighted(background, 1 - alpha, canvas, alpha, 0)
-    return blended
+    return cv2.addWeighted(background, 1 - alpha, canvas, alpha, 0).astype(np.uint8, copy=False)
 
 
 def uv_texture(
@@ -107,8 +106,8 @@ def uv_texture(
     uv = face.model.uv
     if uv is None:
         raise ValueError(
-            "uv_texture: expected a model with texture coordinates, this pack's has none; import it "
-            "again with BFM_UV.mat and indices.npy beside the other files"
+            "uv_texture: expected a model with texture coordinates, this pack's has none; import "
+            "it again with BFM_UV.mat and indices.npy beside the other files"
         )
     return _core.uv_texture(load_image(image, color=color), face.vertices, uv, face.triangles, size)
 
@@ -206,7 +205,10 @@ def _line_width(landmarks: NDArray[np.float32]) -> int:
 
 def _fixed_point(points: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
     """Pixels to OpenCV's fixed point; far outside points are pulled in, OpenCV takes 16 bits."""
-    return np.rint(points.clip(-16000, 16000) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    fixed: NDArray[np.int32] = np.rint(points.clip(-16000, 16000) * (1 << _SUBPIXEL_BITS)).astype(
+        np.int32
+    )
+    return fixed
 
 
 def _paint_lines(
@@ -245,7 +247,10 @@ def _paint_landmarks(canvas: _Image, face: Face) -> None:
 
 def _paint_dense(canvas: _Image, face: Face) -> None:
     height, width = canvas.shape[:2]
-    points = np.rint(face.vertices[image_normals(face)[:, 2] > 0, :2]).astype(np.int64)
+    points = face.vertices[image_normals(face)[:, 2] > 0, :2]
+    # At most one point on six pixels, or the face would be a blot.
+    area = float(np.ptp(points, axis=0).prod()) if len(points) else 0.0
+    points = np.rint(points[:: max(1, round(6 * len(points) / max(area, 1.0)))]).astype(np.int64)
     inside = ((points >= 0) & (points < (width, height))).all(axis=1)
     canvas[points[inside, 1], points[inside, 0]] = _POINT_COLOR
 

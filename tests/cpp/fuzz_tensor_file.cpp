@@ -12,7 +12,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size > 0) std::memcpy(bytes.data(), data, size);
   unsigned sum = 0;
   try {
-    for (const auto& tensor : threedfa::TensorFile::parse(bytes, "fuzz").tensors()) {
+    const threedfa::TensorFile file = threedfa::TensorFile::parse(bytes, "fuzz");
+    for (const auto& tensor : file.tensors()) {
       for (std::size_t i = 0; i < tensor.bytes; ++i) sum += static_cast<unsigned>(tensor.data[i]);
     }
   } catch (const threedfa::FileError&) {

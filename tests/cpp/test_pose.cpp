@@ -80,6 +80,16 @@ TEST_CASE("pose: the angles' signs") {
   CHECK(turned.nose_y == doctest::Approx(-0.5));
 }
 
+TEST_CASE("pose: a frontal face has angles of plain 0") {
+  for (const Angles& angles : {angles_from_rotation({1, 0, 0, 0, 1, 0, 0, 0, 1}),
+                               angles_from_rotation({1, 0, 0, 0, 1, -0.0f, -0.0f, -0.0f, 1})}) {
+    for (const float angle : {angles.yaw, angles.pitch, angles.roll}) {
+      CHECK(angle == 0);
+      CHECK_FALSE(std::signbit(angle));
+    }
+  }
+}
+
 TEST_CASE("pose: angles survive the round trip") {
   std::mt19937 random(17);
   std::uniform_real_distribution<float> whole(-179.9f, 179.9f), half(-89.98f, 89.98f);

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -75,7 +76,7 @@ def distance_to_lines(points: Array, lines: list[Array]) -> Array:
     """Distance of (N, 3) points to the nearest of several polylines (L, 3)."""
     nearest = np.full(len(points), np.inf)
     for line in lines:
-        for a, b in zip(line[:-1], line[1:], strict=True):
+        for a, b in pairwise(line):
             t = ((points - a) @ (b - a) / max(float((b - a) @ (b - a)), 1e-9)).clip(0, 1)
             nearest = np.minimum(nearest, np.linalg.norm(points - a - t[:, None] * (b - a), axis=1))
     return nearest

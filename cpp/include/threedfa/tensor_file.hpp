@@ -22,7 +22,8 @@ class FileError : public std::runtime_error {
 ///
 /// Read strictly: a header over 1 MiB, JSON outside the format's grammar, duplicate names, offsets
 /// that overlap, leave gaps, are not aligned to the element size or do not match dtype times shape
-/// are refused. Only F32 and I32 can be asked for.
+/// are refused. Only F32 and I32 can be asked for. Tensors and spans are views, valid as long as
+/// this object or a copy of it; the file must not be changed meanwhile.
 class TensorFile {
  public:
   struct Tensor {
@@ -36,7 +37,9 @@ class TensorFile {
   /// @throws FileError if the file cannot be read or is not valid
   static TensorFile open(const std::string& path);
 
-  /// Parses bytes that the caller keeps alive; `name` stands for the path in messages.
+  /// Parses bytes that the caller keeps alive, aligned to 8 bytes as `new` and std::vector give
+  /// them; `name` stands for the path in messages.
+  /// @throws FileError if they are not valid; std::invalid_argument if they are not aligned
   static TensorFile parse(Span<const std::byte> bytes, const std::string& name);
 
   const std::string& path() const { return path_; }

@@ -250,11 +250,17 @@ def _numpy_calls(budget: _Budget) -> dict[str, _Global]:
         budget.take(len(text))
         return text.encode("latin-1")
 
+    def empty_bytes(arguments: tuple[Any, ...]) -> object:
+        # How protocols 0 to 2 of Python 3 write b"".
+        _arguments(arguments, 0, 0, "bytes")
+        return b""
+
     calls: dict[str, Callable[[tuple[Any, ...]], object] | None] = {
         "numpy.ndarray": None,
         "numpy.dtype": dtype,
         "collections.OrderedDict": _ordered_dict,
         "_codecs.encode": encode,
+        "__builtin__.bytes": empty_bytes,
     }
     for core in ("numpy.core", "numpy._core"):
         calls[f"{core}.multiarray._reconstruct"] = reconstruct

@@ -26,7 +26,7 @@ _READER_ERRORS = (
 )
 
 
-class Malformed(Exception):
+class Malformed(Exception):  # noqa: N818
     """Content that is refused; the message says what and why, :func:`opened` adds the file."""
 
 
