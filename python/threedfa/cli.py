@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TextIO, get_args
+from typing import TYPE_CHECKING, TextIO, get_args
 
 from tqdm import tqdm
 
@@ -260,7 +260,7 @@ def _pack_import(options: argparse.Namespace) -> int:
 
 def _pack_download(options: argparse.Namespace) -> int:
     print(UPSTREAM_LICENCE, file=sys.stderr)
-    bars: dict[str, tqdm[None]] = {}
+    bars: dict[str, tqdm[Never]] = {}
 
     def progress(name: str, present: int, expected: int | None) -> None:
         if name not in bars:

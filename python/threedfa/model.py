@@ -15,7 +15,7 @@ class MorphableModel:
     """A 3D morphable face model (Blanz and Vetter 1999).
 
     ``vertices = mean + shape_coeffs · shape_basis + expression_coeffs · expression_basis`` in
-    object space: right-handed, +X to the image's right for a frontal face, +Y up, +Z towards the viewer;
+    object space: right-handed, +X to the image's right for a frontal face, +Y up, +Z to the viewer;
     the unit is the pack's. Immutable; one model may be used from many threads.
 
     Attributes:

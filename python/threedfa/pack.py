@@ -57,7 +57,6 @@ class DetectorSpec:
     scale: tuple[float, float, float]
     priors: PriorConfig
     variances: tuple[float, float]
-    candidate_threshold: float
     score_threshold: float
     iou_threshold: float
     nms_offset: int
@@ -533,7 +532,6 @@ def _parse_detector(spec: _Object, files: tuple[PackFile, ...]) -> DetectorSpec:
         scale=spec.channels("scale", -1e6, 1e6),
         priors=PriorConfig(tuple(levels)),
         variances=(center, extent),
-        candidate_threshold=spec.number("candidate_threshold", 0, 1),
         score_threshold=spec.number("score_threshold", 0, 1),
         iou_threshold=spec.number("iou_threshold", 0, 1),
         nms_offset=spec.integer("nms_offset", 0, 1),

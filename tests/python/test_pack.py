@@ -51,7 +51,6 @@ def pack_settings() -> dict[str, Any]:
                 {"step": 128, "sizes": [{"size": 512, "density": 1, "offset": 0.5}]},
             ],
             "variances": [0.1, 0.2],
-            "candidate_threshold": 0.05,
             "score_threshold": 0.5,
             "iou_threshold": 0.3,
             "nms_offset": 1,

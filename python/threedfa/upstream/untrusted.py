@@ -23,6 +23,7 @@ _READER_ERRORS = (
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
+    Warning,  # where warnings are errors
 )
 
 
