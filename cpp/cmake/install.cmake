@@ -27,6 +27,7 @@ install(FILES ${PROJECT_BINARY_DIR}/threedfaConfig.cmake
 # folders given as absolute paths stay where they are.
 set(threedfa_pc_dir ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig)
 file(RELATIVE_PATH threedfa_pc_prefix ${threedfa_pc_dir} ${CMAKE_INSTALL_PREFIX})
+string(REGEX REPLACE "/$" "" threedfa_pc_prefix "${threedfa_pc_prefix}")
 foreach(dir IN ITEMS LIBDIR INCLUDEDIR)
   string(TOLOWER ${dir} name)
   if(IS_ABSOLUTE ${CMAKE_INSTALL_${dir}})

@@ -28,7 +28,8 @@ struct Pose {
 /// Splits a camera into scale, rotation and translation. The rotation's first two rows are the
 /// orthonormal pair closest to the camera's first two rows, each taken at unit length; the third is
 /// their cross product.
-/// @throws std::invalid_argument if a value is not finite or the first two rows are zero or parallel
+/// @throws std::invalid_argument if a value is not finite or the first two rows are zero or
+/// parallel
 Pose decompose(const CameraMatrix& camera);
 
 /// Angles of a rotation. Where yaw is within 0.01 degrees of +-90 (gimbal lock) only
