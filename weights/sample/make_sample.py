@@ -1,9 +1,10 @@
-"""Draw the picture that ships with the package: two heads that belong to nobody.
+"""Draw the picture that ships with the package, two heads that belong to nobody, and the README's.
 
 The heads are random identities of ICT-FaceKit (MIT, (c) 2020 USC Institute for Creative
 Technologies), coloured by hand and drawn by the project's own rasterizer.
 
-    python weights/sample/make_sample.py --ict ../shared/training -o python/threedfa/data/sample.jpg
+    python weights/sample/make_sample.py --ict ../shared/training \
+        --sample python/threedfa/data/sample.jpg --overview docs/overview.jpg
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from threedfa import ops, save_image
+from threedfa import ops, rendering, save_image
 from threedfa._core import rotation_from_angles
 
 Array = NDArray[np.float32]
 
 HEIGHT, WIDTH, OVERSAMPLING = 540, 800, 2
+FACE_VERTICES = 9409  # the first ones; eyes, teeth and the back of the head follow
 LIGHT = np.array([-0.45, 0.55, 0.7])
 HIDDEN = {"M_LacrimalFluid", "M_EyeBlend", "M_EyeOcclusion", "M_EyeLashes"}
 
@@ -156,11 +158,17 @@ class IctHead:
         return colors
 
 
-def draw(canvas: Array, model: IctHead, head: Head) -> None:
-    """Draw one head into a float canvas (H, W, 3), 0..1."""
-    vertices = model.vertices(head)
+def place(vertices: Array, head: Head) -> tuple[Array, Array]:
+    """The head turned as it looks at us, in model units, and in pixels of the picture."""
     rotation = rotation_from_angles(head.yaw, head.pitch, head.roll)
     turned = (vertices - vertices.mean(axis=0)) @ rotation.T
+    scale = head.pixels_per_cm
+    return turned, turned * (scale, -scale, scale) + (*head.center, 0)
+
+
+def draw(canvas: Array, model: IctHead, head: Head) -> None:
+    """Draw one head into a float canvas (H, W, 3), 0..1, larger than the picture."""
+    turned, pixels = place(model.vertices(head), head)
     normals = ops.vertex_normals(turned, model.triangles)
     light = LIGHT / np.linalg.norm(LIGHT)
     halfway = light + (0, 0, 1)
@@ -169,13 +177,27 @@ def draw(canvas: Array, model: IctHead, head: Head) -> None:
     wet = np.isin(model.vertex_material, ["M_ScleraLeft", "M_ScleraRight"])
     gloss = np.where(wet, 0.7, 0.10) * (normals @ halfway).clip(0) ** np.where(wet, 60, 12)
     colors = model.colors(head) * (0.28 + 0.72 * diffuse)[:, None] + gloss[:, None]
-
-    scale = head.pixels_per_cm * OVERSAMPLING
-    image = turned * (scale, -scale, scale)
-    image[:, :2] += np.array(head.center) * OVERSAMPLING
-    raster = ops.rasterize(image, model.triangles, *canvas.shape[:2], attributes=colors)
+    enlarged = pixels * OVERSAMPLING
+    raster = ops.rasterize(enlarged, model.triangles, *canvas.shape[:2], attributes=colors)
     covered = raster.triangle >= 0
     canvas[covered] = raster.image[covered]
+
+
+def overview(sample: NDArray[np.uint8], model: IctHead) -> NDArray[np.uint8]:
+    """The sample beside its true faces as the library draws them: lit, depth, PNCC."""
+    panels = [sample, *(sample.copy() for _ in range(3))]
+    for head in HEADS:
+        _, vertices = place(model.vertices(head), head)
+        vertices = vertices.astype(np.float32)[:FACE_VERTICES]
+        triangles = model.triangles[(model.triangles < FACE_VERTICES).all(axis=1)]
+        mean = model.neutral[:FACE_VERTICES]
+        ncc = (mean - mean.min(axis=0)) / np.ptp(mean, axis=0)
+        normals = -ops.vertex_normals(vertices, triangles)
+        rendering.paint_lit(panels[1], vertices, triangles, normals)
+        rendering.paint_depth(panels[2], vertices, triangles)
+        rendering.paint_mesh(panels[3], vertices, triangles, ncc)
+    small = [cv2.resize(panel, (400, 270), interpolation=cv2.INTER_AREA) for panel in panels]
+    return np.hstack(small)
 
 
 def background() -> Array:
@@ -188,7 +210,8 @@ def background() -> Array:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ict", type=Path, required=True, help="folder with ict_facekit.npz")
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--sample", type=Path, required=True, help="picture to write")
+    parser.add_argument("--overview", type=Path, required=True, help="picture to write")
     arguments = parser.parse_args()
     model = IctHead(arguments.ict)
     canvas = background()
@@ -196,8 +219,9 @@ def main() -> None:
         draw(canvas, model, head)
     noise = np.random.default_rng(0).normal(0, 0.008, canvas.shape)
     pixels = (((canvas + noise).clip(0, 1)) * 255).astype(np.uint8)
-    small = cv2.resize(pixels, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-    save_image(arguments.output, small)
+    sample = cv2.resize(pixels, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    save_image(arguments.sample, sample)
+    save_image(arguments.overview, overview(sample, model))
 
 
 if __name__ == "__main__":
