@@ -1,7 +1,9 @@
 """Files and packs that many tests use.
 
-``upstream_files`` and ``synthetic_pack`` need nothing but the checkout: networks of the upstream
-architectures with random weights and a face model of 80 vertices. ``reference`` and
+``upstream_files``, ``synthetic_pack`` and ``toy_pack`` need nothing but the checkout.
+``synthetic_pack`` is what importing ``upstream_files`` gives: networks of the upstream
+architectures with random weights and a face model of 80 vertices. ``toy_pack`` finds faces where a
+picture is red, with results that are known beforehand: see ``toy_pack.py``. ``reference`` and
 ``reference_pack`` are the reference data beside the checkout; tests that use them are skipped where
 it is absent.
 """
@@ -21,6 +23,7 @@ import numpy.typing as npt
 import pytest
 
 from threedfa.upstream.convert import import_reference_pack, import_upstream_pack
+from toy_pack import build_toy_pack
 
 Array = npt.NDArray[Any]
 
@@ -68,6 +71,12 @@ def synthetic_pack(upstream_files: Path, tmp_path_factory: pytest.TempPathFactor
         return import_upstream_pack(
             upstream_files, "3ddfa_v2-mb05", destination=tmp_path_factory.mktemp("synthetic")
         )
+
+
+@pytest.fixture(scope="session")
+def toy_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pack of ``toy_pack.py``."""
+    return build_toy_pack(tmp_path_factory.mktemp("toy") / "toy")
 
 
 def faceboxes_state(rng: np.random.Generator) -> dict[str, Array]:
