@@ -6,8 +6,8 @@
 
 namespace threedfa {
 
-/// Buffers of height x width pixels that `rasterize` draws into. `depth` is always needed; the others
-/// are skipped where null.
+/// Buffers of height x width pixels that `rasterize` draws into. `depth` is always needed; the
+/// others are skipped where null.
 struct RasterBuffers {
   int height = 0;
   int width = 0;

@@ -47,8 +47,7 @@ inline void require(bool ok, const char* name, const std::string& expected,
 
 /// Throws std::invalid_argument unless `actual == expected`.
 inline void require_size(const char* name, std::size_t expected, std::size_t actual) {
-  require(actual == expected, name, std::to_string(expected) + " elements",
-          std::to_string(actual));
+  require(actual == expected, name, std::to_string(expected) + " elements", std::to_string(actual));
 }
 
 }  // namespace threedfa
