@@ -16,7 +16,7 @@ from .errors import PackError
 from .face import Face
 from .image import ColorOrder, is_reversed, load_image
 from .model import MorphableModel
-from .networks import Backend, open_network
+from .networks import Backend, check_network, open_network
 from .pack import Pack, RegressorSpec
 
 _MAX_BATCH = 64  # faces in one run of the network; bounds its memory
@@ -67,6 +67,13 @@ class FaceAligner:
             providers=providers,
             num_threads=num_threads,
         )
+        size = self.spec.input_size
+        check_network(  # with two faces: the number must be free
+            self._network,
+            pack.file_path(self.spec.file),
+            (2, 3, size, size),
+            {"parameters": (2, split.total)},
+        )
 
     def align(
         self, image: Any, boxes: Detections | ArrayLike, *, color: ColorOrder = "rgb"
@@ -111,7 +118,9 @@ class FaceAligner:
         points = [np.asarray(landmarks) for landmarks in landmarks_list]
         rois = [_core.roi_from_landmarks(p, scale=self.spec.roi.landmark_scale) for p in points]
         boxes = [np.concatenate([p[:, :2].min(axis=0), p[:, :2].max(axis=0)]) for p in points]
-        detections = as_detections(np.reshape(np.array(boxes, np.float32), (-1, 4)))
+        detections = Detections(
+            np.reshape(np.array(boxes, np.float32), (-1, 4)), np.ones(len(boxes), np.float32)
+        )
         return self._fit(
             [load_image(image, color=color)], [detections], [np.reshape(rois, (-1, 4))]
         )[0]
@@ -120,23 +129,31 @@ class FaceAligner:
         self, images: Sequence[NDArray[np.uint8]], detections: Sequence[Detections]
     ) -> list[list[Face]]:
         """Faces of several loaded images, in as few runs of the network as possible."""
-        rule = self.spec.roi
         rois = [
-            np.reshape(
-                [
-                    _core.roi_from_box(
-                        box,
-                        scale=rule.box_scale,
-                        shift_y=rule.box_shift_y,
-                        integer_side=rule.integer_side,
-                    )
-                    for box in found.xyxy
-                ],
-                (-1, 4),
-            )
+            np.reshape([self._roi_from_box(box) for box in found.xyxy], (-1, 4))
             for found in detections
         ]
         return self._fit(images, detections, rois)
+
+    def _alignable(self, image: NDArray[np.uint8], detections: Detections) -> Detections:
+        """Those whose region has pixels of the image. A detector may also report specks, and
+        slivers at the border whose region, being a square below the box's middle, lies outside."""
+        height, width = image.shape[:2]
+
+        def has_pixels(box: NDArray[np.float32]) -> bool:
+            try:
+                x1, y1, x2, y2 = np.rint(self._roi_from_box(box))
+            except ValueError:  # a box without area
+                return False
+            return bool(max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height))
+
+        return detections[np.array([has_pixels(box) for box in detections.xyxy], bool)]
+
+    def _roi_from_box(self, box: NDArray[np.float32]) -> NDArray[np.float64]:
+        rule = self.spec.roi
+        return _core.roi_from_box(
+            box, scale=rule.box_scale, shift_y=rule.box_shift_y, integer_side=rule.integer_side
+        )
 
     def _fit(
         self,
@@ -144,6 +161,8 @@ class FaceAligner:
         detections: Sequence[Detections],
         rois: Sequence[NDArray[np.float64]],
     ) -> list[list[Face]]:
+        if not images:
+            return []
         crops = np.concatenate(
             [
                 _core.crop_normalize(
@@ -200,7 +219,7 @@ def as_detections(boxes: Detections | ArrayLike) -> Detections:
     if isinstance(boxes, Detections):
         return boxes
     array = np.asarray(boxes)
-    if array.size == 0:
+    if array.shape[:1] == (0,):
         return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32))
     if array.dtype.kind not in "fiu":
         raise TypeError(f"boxes: expected an array of real numbers, got {array.dtype}")

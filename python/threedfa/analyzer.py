@@ -64,7 +64,8 @@ class FaceAnalyzer:
             color: channel order of an array, ``"rgb"`` or ``"bgr"``.
 
         Returns:
-            The faces, best score first; an empty list where there is none.
+            The faces, best score first; an empty list where there is none. Detections that the
+            regressor could see nothing of are left out: specks, slivers at the border.
 
         Raises:
             ImageError: if the image cannot be read or used.
@@ -78,4 +79,7 @@ class FaceAnalyzer:
     ) -> list[list[Face]]:
         """:meth:`analyze` for several images; all their faces go through the regressor together."""
         loaded = [load_image(image, color=color) for image in images]
-        return self.aligner._align(loaded, [self.detector._detect(image) for image in loaded])
+        detections = [
+            self.aligner._alignable(image, self.detector._detect(image)) for image in loaded
+        ]
+        return self.aligner._align(loaded, detections)

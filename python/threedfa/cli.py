@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, get_args
+from typing import NoReturn, TextIO, get_args
 
 from tqdm import tqdm
 
@@ -149,7 +149,7 @@ def _analyze_files(
     for path, stem in zip(progress, _unique_stems(paths), strict=True):
         try:
             results.append(_analyze_file(analyzer, path, options.output / stem, options))
-        except ThreedfaError as error:
+        except (ThreedfaError, ValueError) as error:  # ValueError: results that are no numbers
             failed += 1
             tqdm.write(f"threedfa: {path}: {error}", file=sys.stderr)
         else:
@@ -180,7 +180,7 @@ def _analyze_file(
             save_image(f"{target}_face{number}_texture.png", uv_texture(image, face))
     if options.npz:
         write_npz(f"{target}.npz", faces)
-    return path.name, image.shape[:2], faces
+    return path, image.shape[:2], faces
 
 
 def _expand(arguments: Iterable[str]) -> list[Path]:
@@ -195,7 +195,7 @@ def _expand(arguments: Iterable[str]) -> list[Path]:
             paths.append(path)
         else:
             matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207, takes any pattern
-            paths += [Path(match) for match in matches if Path(match).is_file()]
+            paths += [Path(match) for match in matches if Path(match).is_file()] or [path]
     return paths
 
 
@@ -229,7 +229,8 @@ def _sample_pack(name: str, scratch: Path) -> str | Path:
 
 def _pack_list(options: argparse.Namespace) -> int:
     for pack in list_packs():
-        print(f"{pack.name}\t{pack.path}\t{pack.problem or pack.licence}")
+        remark = " ".join((pack.problem or pack.licence).split())  # one line for each pack
+        print(f"{pack.name}\t{pack.path}\t{remark}")
     return 0
 
 
@@ -260,7 +261,7 @@ def _pack_import(options: argparse.Namespace) -> int:
 
 def _pack_download(options: argparse.Namespace) -> int:
     print(UPSTREAM_LICENCE, file=sys.stderr)
-    bars: dict[str, tqdm[Never]] = {}
+    bars: dict[str, tqdm[NoReturn]] = {}
 
     def progress(name: str, present: int, expected: int | None) -> None:
         if name not in bars:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from . import _core
 from .detections import Detections
 from .image import ColorOrder, is_reversed, load_image
-from .networks import Backend, open_network
+from .networks import Backend, check_count, check_network, open_network
 from .ops import prior_boxes
 from .pack import DetectorSpec, Pack
+
+_TRIAL_SIZE = (64, 96)  # height and width of the input with which a new network is tried
 
 
 class FaceDetector:
@@ -33,7 +35,8 @@ class FaceDetector:
         max_faces: keep at most so many, the best; None: all.
 
     Raises:
-        PackError: if the pack is missing, incomplete or altered.
+        PackError: if the pack is missing, incomplete or altered, or its network gives anything but
+            offsets and scores for the pack's priors.
         BackendError: if the backend or a provider is not available.
         ValueError: if a threshold or a number is out of range.
     """
@@ -55,8 +58,7 @@ class FaceDetector:
             "score_threshold", score_threshold, self.spec.score_threshold
         )
         self.iou_threshold = _fraction("iou_threshold", iou_threshold, self.spec.iou_threshold)
-        if max_faces is not None and max_faces < 1:
-            raise ValueError(f"max_faces: expected None or at least 1, got {max_faces}")
+        check_count("max_faces", max_faces)
         self.max_faces = max_faces
         self._network = open_network(
             pack.file_path(self.spec.file),
@@ -66,6 +68,13 @@ class FaceDetector:
         )
         self._priors = lru_cache(maxsize=8)(
             lambda height, width: prior_boxes(height, width, self.spec.priors)
+        )
+        count = len(self._priors(*_TRIAL_SIZE))
+        check_network(
+            self._network,
+            pack.file_path(self.spec.file),
+            (1, 3, *_TRIAL_SIZE),
+            {"loc": (1, count, 4), "conf": (1, count, 2)},
         )
 
     def detect(self, image: Any, *, color: ColorOrder = "rgb") -> Detections:

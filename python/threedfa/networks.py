@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BackendError
+from .errors import BackendError, PackError
 
 Backend = Literal["onnxruntime", "torch"]
 
@@ -42,11 +43,13 @@ def open_network(
     Raises:
         BackendError: if the backend is unknown or not installed, or a provider is not
             present; never falls back to another one.
+        TypeError: if ``providers`` is a text instead of a list.
         ValueError: if ``num_threads`` is below 1.
         PackError: if the file is not a network that the backend can run.
     """
-    if num_threads is not None and num_threads < 1:
-        raise ValueError(f"num_threads: expected None or at least 1, got {num_threads}")
+    check_count("num_threads", num_threads)
+    if isinstance(providers, str):
+        raise TypeError(f"providers: expected a list of names, got {providers!r}; write [name]")
     if backend == "onnxruntime":
         from .backend_onnxruntime import OnnxRuntimeNetwork
 
@@ -56,6 +59,43 @@ def open_network(
 
         return TorchNetwork(path, devices=providers, num_threads=num_threads)
     raise BackendError(f"backend: expected one of {', '.join(get_args(Backend))}, got {backend!r}")
+
+
+def check_network(
+    network: Network,
+    path: Path,
+    input_shape: tuple[int, ...],
+    output_shapes: dict[str, tuple[int, ...]],
+) -> None:
+    """Run a network once and see whether it is what its pack says.
+
+    Args:
+        network: the opened network.
+        path: its file, for messages.
+        input_shape: of a batch that it must take.
+        output_shapes: what it must give for that, by name (of ours: order counts, not the name).
+
+    Raises:
+        PackError: naming the file, what was expected and what came.
+    """
+    expected = ", ".join(f"{name} {shape}" for name, shape in output_shapes.items())
+    expected = f"{path}: for an input of shape {input_shape}, expected the outputs {expected}"
+    remedy = "correct the pack's settings or import the pack again"
+    try:
+        outputs = network.run(np.zeros(input_shape, np.float32))
+    except Exception as error:  # each backend has its own exceptions
+        raise PackError(f"{expected}, got an error: {error}; {remedy}") from error
+    if [np.shape(output) for output in outputs] != list(output_shapes.values()) or any(
+        np.asarray(output).dtype != np.float32 for output in outputs
+    ):
+        got = ", ".join(f"{np.asarray(o).dtype} {np.shape(o)}" for o in outputs)
+        raise PackError(f"{expected} (float32), got {got}; {remedy}")
+
+
+def check_count(name: str, value: int | None) -> None:
+    """Raise a ValueError unless ``value`` is None or a whole number of at least 1."""
+    if value is not None and not (isinstance(value, numbers.Integral) and value >= 1):
+        raise ValueError(f"{name}: expected None or a whole number of at least 1, got {value!r}")
 
 
 def available_cpus() -> int:
