@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <initializer_list>
+#include <new>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -76,10 +77,24 @@ void check_finite(const Array<T>& array, const char* name) {
   const T* data = array.data();
   for (py::ssize_t i = 0; i < array.size(); ++i) {
     if (!std::isfinite(data[i])) {
-      throw py::value_error(std::string(name) + ": expected finite values, got " +
+      throw py::value_error(std::string(name) + ": expected finite values that fit " +
+                            std::string(py::str(py::dtype::of<T>())) + ", got " +
                             std::to_string(data[i]) + " at flat index " + std::to_string(i));
     }
   }
+}
+
+/// The same values as contiguous T, without a copy where they are that already. A value that T
+/// cannot hold becomes infinite, of which NumPy must not warn: check_finite finds it.
+template <class T>
+Array<T> converted(const py::array& array) {
+  if (py::isinstance<py::array_t<T>>(array)) return Array<T>(array);
+  const py::object quiet = py::module_::import("numpy").attr("errstate")(py::arg("all") = "ignore");
+  quiet.attr("__enter__")();
+  Array<T> result = Array<T>::ensure(array);
+  quiet.attr("__exit__")(py::none(), py::none(), py::none());
+  if (!result) throw std::bad_alloc();
+  return result;
 }
 
 /// Real numbers of the given shape as contiguous, finite T (float or double).
@@ -88,8 +103,7 @@ Array<T> reals(py::handle object, const char* name, std::vector<py::ssize_t> sha
   const py::array array = as_array(object, name);
   check_kind(array, name, "fiu", "an array of real numbers");
   check_shape(array, name, "an array", shape);
-  Array<T> result = Array<T>::ensure(array);
-  if (!result) throw py::error_already_set();
+  Array<T> result = converted<T>(array);
   check_finite(result, name);
   return result;
 }
@@ -133,7 +147,7 @@ inline Array<std::uint8_t> pixels(py::handle object, const char* name = "image",
     throw py::value_error(std::string(name) + ": expected at least one pixel, got shape " +
                           describe(shape_of(array)));
   }
-  return Array<std::uint8_t>::ensure(array);
+  return Array<std::uint8_t>(array);
 }
 
 inline int to_int(py::ssize_t value, const char* name) {
