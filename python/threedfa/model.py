@@ -89,8 +89,9 @@ class MorphableModel:
 
         Source: PNCC of Zhu et al. 2016, "Face Alignment Across Large Poses", section 3.3.
         """
-        low = self.mean.min(axis=0)
-        code: NDArray[np.float32] = (self.mean - low) / (self.mean.max(axis=0) - low)
+        low, high = self.mean.min(axis=0), self.mean.max(axis=0)
+        extent = np.where(high > low, high - low, 1)  # a model flat along an axis has code 0 there
+        code: NDArray[np.float32] = ((self.mean - low) / extent).astype(np.float32)
         return code
 
     @property
