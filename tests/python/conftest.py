@@ -105,7 +105,8 @@ def faceboxes_state(rng: np.random.Generator) -> dict[str, Array]:
     for i, (anchors, channels) in enumerate([(21, 128), (1, 256), (1, 256)]):
         for head, size in (("loc", 4), ("conf", 2)):
             name = f"module.{head}.{i}"
-            state[f"{name}.weight"] = kernel(rng, (anchors * size, channels, 3, 3))
+            # Small: boxes grow exponentially with the outputs.
+            state[f"{name}.weight"] = 0.002 * kernel(rng, (anchors * size, channels, 3, 3))
             state[f"{name}.bias"] = floats(rng.normal(size=anchors * size))
     return state
 

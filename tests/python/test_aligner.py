@@ -1,0 +1,441 @@
+"""The aligner: regions, crops and parameters that can be worked out beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from threedfa import Detections, Face, FaceAligner, FaceDetector, Pack
+from threedfa.errors import BackendError, ImageError, PackError
+from toy_pack import (
+    BOX_SCALE,
+    BOX_SHIFT_Y,
+    CAMERA,
+    HEAD_SCALE,
+    INPUT_SIZE,
+    LANDMARK_SCALE,
+    NOSE_TIP,
+    build_toy_pack,
+    detector_network,
+    expected_coeffs,
+    head_model,
+)
+
+Array = npt.NDArray[Any]
+
+NOISE = np.random.default_rng(5).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def aligner(toy_pack: Path) -> FaceAligner:
+    return FaceAligner(toy_pack)
+
+
+def coeffs(face: Face) -> Array:
+    return np.concatenate([face.shape_coeffs, face.expression_coeffs])
+
+
+def assert_same(first: Face, second: Face) -> None:
+    """Up to the order in which a matrix product adds up rows of different numbers of faces."""
+    np.testing.assert_array_equal(first.bbox, second.bbox)
+    np.testing.assert_array_equal(first.roi, second.roi)
+    assert first.score == second.score
+    np.testing.assert_allclose(first.params, second.params, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(first.landmarks, second.landmarks, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(first.vertices, second.vertices, rtol=1e-5, atol=1e-3)
+
+
+def some_boxes(count: int) -> Array:
+    """Boxes of all sizes within NOISE."""
+    rng = np.random.default_rng(count)
+    corners = rng.uniform((0, 0), (250, 150), (count, 2))
+    return np.hstack([corners, corners + rng.uniform(5, 60, (count, 2))]).astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    x=st.integers(-30, 290), y=st.integers(-30, 190), zoom=st.integers(1, 4), seed=st.integers(0, 9)
+)
+def test_parameters_are_those_of_the_crop(
+    aligner: FaceAligner, x: int, y: int, zoom: int, seed: int
+) -> None:
+    """A box of 16 pixels times ``zoom`` makes a region of 24 times ``zoom``: the size of the input,
+    shrunk by a whole number, black beyond the border."""
+    side = 16 * zoom
+    # The region begins 4 zooms left of the box and 2 above it.
+    x, y = max(x, 4 * zoom - 24 * zoom + 1), max(y, 2 * zoom - 24 * zoom + 1)
+    image = np.roll(NOISE, 17 * seed, axis=1)
+    (face,) = aligner.align(image, [[x, y, x + side, y + side]])
+    left, top, size = x - 4 * zoom, y - 2 * zoom, INPUT_SIZE * zoom
+    assert face.roi.tolist() == [left, top, left + size, top + size]
+    margin = 200
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)))
+    region = padded[top + margin :, left + margin :][:size, :size].astype(np.float64)
+    if zoom % 2:  # samples at pixel centres
+        crop = region[zoom // 2 :: zoom, zoom // 2 :: zoom]
+    else:  # samples in the middle of four pixels
+        half = zoom // 2
+        crop = sum(region[half - i :: zoom, half - j :: zoom] for i in (0, 1) for j in (0, 1)) / 4
+    np.testing.assert_allclose(coeffs(face), expected_coeffs(crop), atol=2.5 / 255)
+    np.testing.assert_allclose(face.params[:12], CAMERA, atol=1e-5)
+
+
+def test_channels_are_not_mixed_up(aligner: FaceAligner, tmp_path: Path) -> None:
+    image = np.full((90, 90, 3), (200, 100, 50), np.uint8)
+    box = [[30, 30, 60, 60]]
+    expected = np.array([200, 100, 50]) / 255
+    for source, color in (
+        (image, "rgb"),
+        (image[:, :, ::-1], "bgr"),
+        (np.dstack([image, image[:, :, 0]]), "rgb"),
+        (Image.fromarray(image), "bgr"),
+    ):
+        (face,) = aligner.align(source, box, color=color)  # type: ignore[arg-type]
+        np.testing.assert_allclose(face.shape_coeffs[:3], expected, atol=1e-5)
+    (swapped,) = aligner.align(image, box, color="bgr")
+    np.testing.assert_allclose(swapped.shape_coeffs[:3], expected[::-1], atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-100, 300), st.floats(-100, 200), st.floats(2, 300), st.floats(2, 300))
+def test_regions_of_boxes(
+    aligner: FaceAligner, left: float, top: float, width: float, height: float
+) -> None:
+    box = np.float32([left, top, left + width, top + height])
+    x1, y1, x2, y2 = box.astype(float)
+    mean_side = (x2 - x1 + y2 - y1) / 2
+    side = np.trunc(mean_side * BOX_SCALE)
+    center = (x1 + x2) / 2, (y1 + y2) / 2 + mean_side * BOX_SHIFT_Y
+    expected = [*(c - side / 2 for c in center), *(c + side / 2 for c in center)]
+    inside = expected[0] < 298 and expected[1] < 198 and expected[2] > 2 and expected[3] > 2
+    if inside:
+        (face,) = aligner.align(NOISE, [box])
+        np.testing.assert_allclose(face.roi, expected, atol=1e-6)
+        np.testing.assert_array_equal(face.bbox, box)
+
+
+def test_a_face(aligner: FaceAligner) -> None:
+    """Shapes, dtypes and how the parts belong together."""
+    (face,) = aligner.align(NOISE, [[100, 60, 160, 140, 0.75]])
+    model = aligner.model
+    assert face.model is model
+    assert face.score == 0.75
+    vertices = len(model.mean)
+    for array, shape in (
+        (face.bbox, (4,)),
+        (face.params, (19,)),
+        (face.landmarks, (68, 3)),
+        (face.vertices, (vertices, 3)),
+        (face.shape_coeffs, (4,)),
+        (face.expression_coeffs, (3,)),
+        (face.pose.rotation, (3, 3)),
+        (face.pose.translation, (3,)),
+        (face.pose.projection, (3, 4)),
+    ):
+        assert array.shape == shape and array.dtype == np.float32
+    assert face.triangles.dtype == np.int32
+    assert face.vertices is face.vertices  # computed once
+    # A landmark is a weighted sum of three vertices.
+    corners = face.vertices[model.landmark_vertices]
+    np.testing.assert_allclose(
+        face.landmarks, (corners * model.landmark_weights[:, :, np.newaxis]).sum(axis=1), atol=1e-3
+    )
+    # The projection takes the model's vertices to those of the face.
+    object_space = model.reconstruct(face.shape_coeffs, face.expression_coeffs)
+    projected = object_space @ face.pose.projection[:, :3].T + face.pose.projection[:, 3]
+    np.testing.assert_allclose(face.vertices, projected, atol=1e-3)
+
+
+def test_a_frontal_head_lies_where_the_camera_puts_it(aligner: FaceAligner) -> None:
+    """On black the face is the mean: all coefficients are 0."""
+    (face,) = aligner.align(np.zeros((300, 300, 3), np.uint8), [[96, 100, 176, 180]])
+    np.testing.assert_allclose(coeffs(face), 0, atol=1e-5)
+    side = 120  # of the region: 5 image pixels for each of the crop
+    np.testing.assert_allclose(face.roi, [76, 90, 196, 210])
+    zoom = side / INPUT_SIZE
+    expected = head_model()["mean"] * HEAD_SCALE
+    expected[:, 0] = 76 + (expected[:, 0] + 12 - 1) * zoom
+    expected[:, 1] = 90 + (INPUT_SIZE - (expected[:, 1] + 12)) * zoom
+    expected[:, 2] *= zoom
+    np.testing.assert_allclose(face.vertices, expected, atol=1e-3)
+    assert face.landmarks[:, 2].argmax() == NOSE_TIP
+    assert (face.pose.yaw, face.pose.pitch, face.pose.roll) == (0, 0, 0)
+    assert face.pose.scale == pytest.approx(HEAD_SCALE)
+
+
+def test_faces_are_frozen(aligner: FaceAligner) -> None:
+    (face,) = aligner.align(NOISE, [[10, 10, 60, 60]])
+    with pytest.raises(AttributeError):
+        face.score = 0.5  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        face.pose.yaw = 0.5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("count", [1, 2, 64, 65, 130])
+def test_many_faces_are_aligned_as_one_by_one(aligner: FaceAligner, count: int) -> None:
+    boxes = some_boxes(count)
+    faces = aligner.align(NOISE, boxes)
+    assert len(faces) == count
+    for box, face in zip(boxes, faces, strict=True):
+        assert_same(face, aligner.align(NOISE, [box])[0])
+
+
+NO_BOXES = [
+    [],
+    (),
+    np.empty((0, 4)),
+    np.empty((0, 5), np.float32),
+    Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32)),
+]
+
+
+@pytest.mark.parametrize("boxes", NO_BOXES, ids=repr)
+def test_no_boxes(aligner: FaceAligner, boxes: Any) -> None:
+    assert aligner.align(NOISE, boxes) == []
+
+
+def test_boxes_of_any_kind(aligner: FaceAligner) -> None:
+    boxes = np.array([[10, 20, 70, 90], [100, 30, 150, 80]], np.float32)
+    expected = aligner.align(NOISE, boxes)
+    assert [face.score for face in expected] == [1, 1]
+    read_only = boxes.copy()
+    read_only.flags.writeable = False
+    for same in (
+        boxes.tolist(),
+        tuple(map(tuple, boxes)),
+        boxes.astype(np.float64),
+        boxes.astype(np.int32),
+        boxes.astype(np.uint8),
+        np.asfortranarray(boxes),
+        boxes.repeat(2, axis=1)[:, ::2],
+        read_only,
+    ):
+        for face, other in zip(aligner.align(NOISE, same), expected, strict=True):
+            assert_same(face, other)
+    scored = np.column_stack([boxes, [0.5, 0.25]])
+    for with_scores in (scored, Detections(boxes, np.float32([0.5, 0.25]))):
+        faces = aligner.align(NOISE, with_scores)
+        assert [face.score for face in faces] == [0.5, 0.25]
+        np.testing.assert_array_equal([face.bbox for face in faces], boxes)
+
+
+def test_detections_go_straight_in(aligner: FaceAligner, toy_pack: Path) -> None:
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[32:64, 64:96] = 255
+    found = FaceDetector(toy_pack).detect(image)
+    (face,) = aligner.align(image, found)
+    np.testing.assert_array_equal(face.bbox, found.xyxy[0])
+    assert face.score == found.confidence[0]
+
+
+GOOD = [10.0, 10.0, 60.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [np.nan, 10, 60, 60],
+        [10, 10, np.inf, 60],
+        [10, 10, 10, 60],  # no width
+        [10, 10, 60, 10],  # no height
+        [60, 10, 10, 60],  # left and right exchanged
+        [10, 60, 60, 10],
+        [10, 10, 10.3, 10.3],  # no region of a pixel
+        [400, 10, 460, 60],  # outside, each way
+        [10, 400, 60, 460],
+        [-400, 10, -360, 60],
+        [10, -400, 60, -360],
+        [1e30, 10, 2e30, 60],
+    ],
+)
+def test_bad_boxes(aligner: FaceAligner, bad: list[float]) -> None:
+    for boxes in ([bad], [GOOD, bad], np.array([GOOD, bad, GOOD])):
+        with pytest.raises(ValueError, match="expected"):
+            aligner.align(NOISE, boxes)
+    found = Detections(np.array([GOOD, bad], np.float32), np.ones(2, np.float32))
+    with pytest.raises(ValueError, match="expected"):
+        aligner.align(NOISE, found)
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        GOOD,
+        [GOOD[:3]],
+        [[*GOOD, 1, 1]],
+        [[GOOD]],
+        np.empty((3, 0)),
+        np.float32(5),
+        [[*GOOD, np.nan]],
+    ],
+    ids=repr,
+)
+def test_boxes_of_a_wrong_shape(aligner: FaceAligner, boxes: Any) -> None:
+    with pytest.raises(ValueError, match="boxes: expected"):
+        aligner.align(NOISE, boxes)
+
+
+@pytest.mark.parametrize(
+    "boxes", [None, "10 10 60 60", [["10", "10", "60", "60"]], [[10, 10, 60, 60j]], [[True] * 4]]
+)
+def test_boxes_that_are_no_numbers(aligner: FaceAligner, boxes: Any) -> None:
+    with pytest.raises(TypeError, match="boxes: expected an array of real numbers"):
+        aligner.align(NOISE, boxes)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 5000), (5000, 1)])
+def test_small_and_narrow_pictures(aligner: FaceAligner, size: tuple[int, int]) -> None:
+    image = np.full((*size, 3), 255, np.uint8)
+    faces = aligner.align(image, [[0, 0, 1, 1], [0, 0, size[1], size[0]]])
+    assert len(faces) == 2
+    np.testing.assert_allclose(faces[0].shape_coeffs[:3], 1, atol=1e-5)
+    assert all(np.isfinite(face.vertices).all() for face in faces)
+
+
+def test_bad_images(aligner: FaceAligner) -> None:
+    for image in (np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), b"", "missing.png"):
+        with pytest.raises(ImageError):
+            aligner.align(image, [GOOD])
+        with pytest.raises(ImageError):
+            aligner.align_from_landmarks(image, [np.eye(3)])
+
+
+def test_arguments_are_left_as_they_were(aligner: FaceAligner) -> None:
+    image, boxes = NOISE.copy(), np.array([GOOD], np.float32)
+    (face,) = aligner.align(image, boxes)
+    landmarks = face.landmarks.copy()
+    face.bbox[:] = 0  # its own memory, not that of the boxes
+    assert boxes.tolist() == [GOOD]
+    aligner.align_from_landmarks(image, [landmarks])
+    np.testing.assert_array_equal(landmarks, face.landmarks)
+    np.testing.assert_array_equal(image, NOISE)
+
+
+# --- landmarks ------------------------------------------------------------------------------------
+
+
+def test_align_from_landmarks(aligner: FaceAligner) -> None:
+    points = np.float32([[100, 60], [140, 70], [110, 120], [105, 90]])
+    (face,) = aligner.align_from_landmarks(NOISE, [points])
+    np.testing.assert_array_equal(face.bbox, [100, 60, 140, 120])
+    side = 60 * LANDMARK_SCALE
+    np.testing.assert_allclose(
+        face.roi, [120 - side / 2, 90 - side / 2, 120 + side / 2, 90 + side / 2]
+    )
+    assert face.score == 1
+    assert face.landmarks.shape == (68, 3)
+
+
+def test_landmarks_of_any_kind(aligner: FaceAligner) -> None:
+    faces = aligner.align(NOISE, some_boxes(3))
+    landmarks = np.stack([face.landmarks for face in faces])
+    expected = aligner.align_from_landmarks(NOISE, landmarks)
+    assert len(expected) == 3
+    for same in (
+        list(landmarks),
+        (points for points in landmarks),
+        landmarks[:, :, :2],
+        landmarks.astype(np.float64),
+        landmarks.tolist(),
+    ):
+        for face, other in zip(aligner.align_from_landmarks(NOISE, same), expected, strict=True):
+            assert_same(face, other)
+    for points, face in zip(landmarks, expected, strict=True):
+        assert_same(face, aligner.align_from_landmarks(NOISE, [points])[0])
+
+
+def test_no_landmarks(aligner: FaceAligner) -> None:
+    assert aligner.align_from_landmarks(NOISE, []) == []
+    assert aligner.align_from_landmarks(NOISE, np.empty((0, 68, 3))) == []
+
+
+def test_landmarks_on_a_line(aligner: FaceAligner) -> None:
+    (face,) = aligner.align_from_landmarks(NOISE, [[[50, 20], [50, 60]]])
+    np.testing.assert_array_equal(face.bbox, [50, 20, 50, 60])
+    np.testing.assert_allclose(face.roi, [25, 15, 75, 65])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [[10, 10]],  # one point
+        [[10, 10], [10, 10]],  # in one place
+        [[10, 10], [np.nan, 20]],
+        [[10, 10, np.inf], [20, 20, 0]],
+        [10, 10, 20, 20],
+        [[10], [20]],
+        [[[10, 10], [20, 20]]],
+        np.empty((0, 3)),
+        [[400, 10], [420, 30]],  # outside
+        [[10, 10], [10.2, 10.2]],  # no region of a pixel
+    ],
+    ids=repr,
+)
+def test_bad_landmarks(aligner: FaceAligner, bad: Any) -> None:
+    for landmarks in ([bad], [[[20, 20], [60, 60]], bad]):
+        with pytest.raises(ValueError, match="expected"):
+            aligner.align_from_landmarks(NOISE, landmarks)
+
+
+@pytest.mark.parametrize("bad", [[["a", "b"], ["c", "d"]], None, [[1j, 1], [2, 3]]])
+def test_landmarks_that_are_no_numbers(aligner: FaceAligner, bad: Any) -> None:
+    with pytest.raises(TypeError):
+        aligner.align_from_landmarks(NOISE, [bad])
+
+
+def test_one_face_where_a_list_is_expected(aligner: FaceAligner) -> None:
+    with pytest.raises(ValueError, match=r"landmarks: expected .*got float64 \(3,\)"):
+        aligner.align_from_landmarks(NOISE, np.ones((68, 3)))
+
+
+# --- packs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"text", "expected a network"),
+        (detector_network(), r"outputs parameters \(2, 19\).*got float32 \(2, 2, 4\)"),
+    ],
+    ids=["no network", "other network"],
+)
+def test_a_network_that_does_not_fit_its_pack(tmp_path: Path, content: bytes, problem: str) -> None:
+    pack = build_toy_pack(tmp_path / "pack", networks={"regressor.onnx": content})
+    with pytest.raises(PackError, match=r"regressor\.onnx: .*" + problem):
+        FaceAligner(pack)
+
+
+def test_a_model_that_does_not_fit_its_pack(tmp_path: Path, synthetic_pack: Path) -> None:
+    content = (synthetic_pack / "model.safetensors").read_bytes()
+    pack = build_toy_pack(tmp_path / "a", networks={"model.safetensors": content})
+    with pytest.raises(PackError, match=r"model with 4 shape and 3 .*got 40 and 10"):
+        FaceAligner(pack)
+    pack = build_toy_pack(tmp_path / "b", networks={"model.safetensors": b"text"})
+    with pytest.raises(PackError, match=r"model\.safetensors"):
+        FaceAligner(pack)
+
+
+def test_a_camera_that_is_none(tmp_path: Path) -> None:
+    """Nothing is made up: the points are there, a pose is not to be had."""
+    aligner = FaceAligner(build_toy_pack(tmp_path / "pack", camera=[0] * 12))
+    (face,) = aligner.align(NOISE, [GOOD])
+    assert np.isfinite(face.vertices).all()
+    with pytest.raises(ValueError, match="camera: expected"):
+        _ = face.pose
+
+
+def test_settings(toy_pack: Path) -> None:
+    assert len(FaceAligner(Pack.load(toy_pack), num_threads=1).align(NOISE, [GOOD])) == 1
+    with pytest.raises(BackendError, match="got NoSuchProvider"):
+        FaceAligner(toy_pack, providers=["NoSuchProvider"])
+    with pytest.raises(BackendError, match="got 'darknet'"):
+        FaceAligner(toy_pack, backend="darknet")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_threads"):
+        FaceAligner(toy_pack, num_threads=0)

@@ -1,0 +1,239 @@
+"""From image to faces in one call, for one image, many, and from many threads."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from threedfa import Face, FaceAligner, FaceAnalyzer, FaceDetector
+from threedfa.errors import BackendError, ImageError, PackError
+from toy_pack import build_toy_pack
+
+Picture = npt.NDArray[np.uint8]
+
+THREADS = 8
+
+
+@pytest.fixture(scope="module")
+def analyzer(toy_pack: Path) -> FaceAnalyzer:
+    return FaceAnalyzer(toy_pack)
+
+
+def picture(count: int, *, seed: int = 0, size: tuple[int, int] = (192, 256)) -> Picture:
+    """As many red cells of 32 x 32, one in each block of 64 x 64, each with a green and blue of its
+    own."""
+    rng = np.random.default_rng([seed, count])
+    image = np.zeros((*size, 3), np.uint8)
+    columns = size[1] // 64
+    assert count <= columns * (size[0] // 64)
+    for block in range(count):
+        top, left = 64 * (block // columns) + 32 * (block % 2), 64 * (block % columns)
+        image[top : top + 32, left : left + 32, 0] = rng.integers(180, 256)
+        image[top : top + 32, left : left + 32, 1:] = rng.integers(0, 256, 2)
+    return image
+
+
+def assert_same(faces: Sequence[Face], others: Sequence[Face], *, exactly: bool = True) -> None:
+    assert len(faces) == len(others)
+    # A matrix product may add up in another order for another number of faces.
+    tolerance = {} if exactly else {"rtol": 1e-5, "atol": 1e-3}
+    for face, other in zip(faces, others, strict=True):
+        np.testing.assert_array_equal(face.bbox, other.bbox)
+        np.testing.assert_array_equal(face.roi, other.roi)
+        assert face.score == other.score
+        for name in ("params", "landmarks", "vertices"):
+            compare = np.testing.assert_array_equal if exactly else np.testing.assert_allclose
+            compare(getattr(face, name), getattr(other, name), **tolerance)
+
+
+def test_analyze_is_detect_and_align(analyzer: FaceAnalyzer, toy_pack: Path) -> None:
+    image = picture(5)
+    faces = analyzer.analyze(image)
+    found = FaceDetector(toy_pack).detect(image)
+    assert len(faces) == len(found) == 5
+    assert [face.score for face in faces] == sorted(found.confidence.tolist(), reverse=True)
+    assert_same(faces, FaceAligner(toy_pack).align(image, found))
+    # Each face has the colours of its own square, which is 4 / 9 of its region.
+    for face in faces:
+        left, top = face.bbox[:2].round().astype(int)
+        np.testing.assert_allclose(
+            face.shape_coeffs[:3], image[top + 8, left + 8] / 255 * 4 / 9, atol=0.01
+        )
+
+
+def test_parts(analyzer: FaceAnalyzer) -> None:
+    assert isinstance(analyzer.detector, FaceDetector)
+    assert isinstance(analyzer.aligner, FaceAligner)
+    assert analyzer.model is analyzer.aligner.model
+    assert_same(analyzer(picture(3)), analyzer.analyze(picture(3)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 100000), (100000, 1), (64, 64)])
+def test_no_face(analyzer: FaceAnalyzer, size: tuple[int, int]) -> None:
+    assert analyzer.analyze(np.zeros((*size, 3), np.uint8)) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 100000), (100000, 1), (3, 900)])
+def test_faces_that_are_hardly_there(toy_pack: Path, size: tuple[int, int]) -> None:
+    """Whatever is reported can be aligned."""
+    faces = FaceAnalyzer(toy_pack, score_threshold=0).analyze(np.zeros((*size, 3), np.uint8))
+    assert faces
+    assert all(np.isfinite(face.vertices).all() for face in faces)
+
+
+@pytest.mark.parametrize(
+    ("loc", "why"),
+    [
+        ((0, 18, -6, 6), "a sliver at the lower border, whose square lies below it"),
+        ((0, 0, -30, -30), "a speck, too small for a region of a pixel"),
+        ((0, 0, -600, -600), "no width or height at all"),
+    ],
+)
+def test_what_cannot_be_aligned_is_left_out(
+    tmp_path: Path, loc: tuple[float, ...], why: str
+) -> None:
+    analyzer = FaceAnalyzer(build_toy_pack(tmp_path / "pack", loc=loc))
+    image = np.zeros((192, 256, 3), np.uint8)
+    image[160:, :32] = 255
+    assert len(analyzer.detector.detect(image)) == 1, why
+    assert analyzer.analyze(image) == []
+    with pytest.raises(ValueError, match="expected"):  # who asks for that very box is told
+        analyzer.aligner.align(image, analyzer.detector.detect(image))
+
+
+def test_any_kind_of_image(analyzer: FaceAnalyzer, tmp_path: Path) -> None:
+    image = picture(4)
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    path = tmp_path / "four.png"
+    path.write_bytes(stream.getvalue())
+    expected = analyzer.analyze(image)
+    sources: list[tuple[Any, Any]] = [
+        (path, "rgb"),
+        (str(path), "bgr"),
+        (stream.getvalue(), "bgr"),
+        (Image.fromarray(image), "rgb"),
+        (image[:, :, ::-1], "bgr"),
+        (np.asfortranarray(image), "rgb"),
+    ]
+    for source, color in sources:
+        assert_same(analyzer.analyze(source, color=color), expected)
+        assert_same(analyzer.analyze_batch([source], color=color)[0], expected)
+
+
+def test_batches(analyzer: FaceAnalyzer) -> None:
+    """Of all sizes, faces in some: 75 in all, which takes two runs of the regressor."""
+    images = [
+        picture(5),
+        np.zeros((20, 30, 3), np.uint8),
+        picture(48, size=(384, 512), seed=1)[:, :, ::-1].copy()[:, :, ::-1],
+        picture(0),
+        picture(12, seed=2),
+        picture(10, size=(192, 512), seed=3),
+    ]
+    results = analyzer.analyze_batch(images)
+    singles = [analyzer.analyze(image) for image in images]
+    assert [len(faces) for faces in results] == [len(faces) for faces in singles]
+    for faces, single in zip(results, singles, strict=True):
+        assert_same(faces, single, exactly=False)
+
+
+@pytest.mark.parametrize("count", [64, 65, 130])
+def test_any_number_of_faces(analyzer: FaceAnalyzer, count: int) -> None:
+    images = [picture(1, seed=seed) for seed in range(count)]
+    results = analyzer.analyze_batch(images)
+    assert [len(faces) for faces in results] == [1] * count
+    for seed in (0, 1, 63, count - 1):
+        assert_same(results[seed], analyzer.analyze(images[seed]), exactly=False)
+
+
+def test_batches_without_faces(analyzer: FaceAnalyzer) -> None:
+    dark = np.zeros((64, 64, 3), np.uint8)
+    assert analyzer.analyze_batch([]) == []
+    assert analyzer.analyze_batch(iter([])) == []
+    assert analyzer.analyze_batch([dark]) == [[]]
+    assert analyzer.analyze_batch(image for image in (dark, dark)) == [[], []]
+
+
+def test_a_bad_image_in_a_batch(analyzer: FaceAnalyzer) -> None:
+    with pytest.raises(ImageError, match="dtype uint8, got float64"):
+        analyzer.analyze_batch([picture(1), np.zeros((4, 4, 3))])
+
+
+def test_settings_reach_both_parts(toy_pack: Path) -> None:
+    image = picture(6)
+    assert len(FaceAnalyzer(toy_pack, max_faces=2).analyze(image)) == 2
+    assert FaceAnalyzer(toy_pack, score_threshold=1).analyze(image) == []
+    assert len(FaceAnalyzer(toy_pack, iou_threshold=0).analyze(image)) == 1
+    assert len(FaceAnalyzer(toy_pack, num_threads=1).analyze(image)) == 6
+    for wrong in ({"max_faces": 0}, {"score_threshold": 2}, {"iou_threshold": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            FaceAnalyzer(toy_pack, **wrong)
+    with pytest.raises(BackendError, match=r"CPUExecutionProvider.*got NoSuchProvider"):
+        FaceAnalyzer(toy_pack, providers=["NoSuchProvider"])
+
+
+def test_a_default_pack_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THREEDFA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(PackError, match=r"no pack named 'default'.*threedfa pack import"):
+        FaceAnalyzer()
+
+
+def test_the_image_is_left_as_it_was(analyzer: FaceAnalyzer) -> None:
+    image = picture(5)
+    copy = image.copy()
+    faces = analyzer.analyze(image)
+    analyzer.analyze_batch([image, image], color="bgr")
+    np.testing.assert_array_equal(image, copy)
+    assert image.flags.writeable
+    image[:] = 0  # faces keep nothing of it
+    assert_same(faces, analyzer.analyze(copy))
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+def run_in_threads(analyzers: Sequence[FaceAnalyzer], images: Sequence[Picture]) -> list[Any]:
+    """Each thread analyzes all images, beginning with another one, all at the same moment."""
+    barrier = Barrier(THREADS)
+
+    def work(thread: int) -> list[list[Face]]:
+        barrier.wait(timeout=60)
+        analyzer = analyzers[thread % len(analyzers)]
+        results: list[list[Face]] = [[] for _ in images]
+        for step in range(len(images)):
+            index = (thread + step) % len(images)
+            results[index] = analyzer.analyze(images[index])
+        return results
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, range(THREADS)))
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["one shared analyzer", "two analyzers"])
+@pytest.mark.parametrize("pack", ["toy_pack", "synthetic_pack"])
+def test_threads_give_what_one_thread_gives(
+    pack: str, count: int, request: pytest.FixtureRequest
+) -> None:
+    """To the last bit; with networks of the published architectures too."""
+    folder = request.getfixturevalue(pack)
+    # Networks of random weights see faces everywhere.
+    settings: Any = {"max_faces": 3} if pack == "synthetic_pack" else {}
+    images = [picture(n, seed=n, size=(128 + n, 160 + 3 * n)) for n in range(4)] + [picture(9)]
+    serial = FaceAnalyzer(folder, **settings)
+    expected = [serial.analyze(image) for image in images]
+    assert sum(map(len, expected)) >= 5
+    analyzers = [FaceAnalyzer(folder, **settings) for _ in range(count)]
+    for results in run_in_threads(analyzers, images):
+        for faces, others in zip(results, expected, strict=True):
+            assert_same(faces, others)
