@@ -28,6 +28,8 @@ from .priors import PriorConfig, PriorLevel, PriorSize
 SCHEMA_VERSION = 1
 PACK_JSON = "pack.json"
 CAMERA_PARAMETERS = 12  # a 3x4 matrix
+CENTIMETRES = {"micrometre": 1e-4, "millimetre": 0.1, "centimetre": 1.0, "metre": 100.0}
+"""What the units that a pack may name are in centimetres."""
 
 _PACK_JSON_LIMIT = 1 << 20  # bytes; a real one has a few thousand
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
@@ -111,10 +113,20 @@ class RegressorSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The morphable model of a pack and the unit of its object space."""
+    """The morphable model of a pack.
+
+    ``unit`` is that of object space: a key of ``CENTIMETRES``, or any other text for a model
+    without a size in space. ``expression_names`` has one name for each expression mode, or none.
+    """
 
     file: str
     unit: str
+    expression_names: tuple[str, ...] = ()
+
+    @property
+    def centimetres_per_unit(self) -> float | None:
+        """None where the model has no size in space."""
+        return CENTIMETRES.get(self.unit)
 
 
 @dataclass(frozen=True)
@@ -397,6 +409,21 @@ class _Object:
             self.fail(key, expected, value)
         return value
 
+    def names(self, key: str, most: int) -> tuple[str, ...]:
+        """Different names; none where the key is left out."""
+        expected = f"a list of 1 to {most} different texts of 1 to 100 characters"
+        if key not in self._left:
+            return ()
+        value = self.take(key, expected)
+        if not isinstance(value, list) or not 1 <= len(value) <= most:
+            self.fail(key, expected, value)
+        found: dict[str, None] = {}
+        for i, item in enumerate(value):
+            if not isinstance(item, str) or not 1 <= len(item) <= 100 or item in found:
+                self.fail(f"{key}[{i}]", expected, item)
+            found[item] = None
+        return tuple(found)
+
     def choice(self, key: str, choices: tuple[str, ...]) -> str:
         expected = " or ".join(f'"{choice}"' for choice in choices)
         value = self.take(key, expected)
@@ -484,6 +511,13 @@ def _parse_pack(folder: Path, content: object) -> Pack:
         model=_parse_model(root.nested("morphable_model"), files),
     )
     root.finish()
+    names, modes = pack.model.expression_names, pack.regressor.param_split.expression
+    if names and len(names) != modes:
+        root.fail(
+            "morphable_model.expression_names",
+            f"a name for each of the {modes} expressions in regressor.param_split",
+            f"{len(names)} names",
+        )
     return pack
 
 
@@ -576,6 +610,10 @@ def _parse_regressor(spec: _Object, files: tuple[PackFile, ...]) -> RegressorSpe
 
 
 def _parse_model(spec: _Object, files: tuple[PackFile, ...]) -> ModelSpec:
-    model = ModelSpec(file=_parse_file(spec, files), unit=spec.text("unit", 100))
+    model = ModelSpec(
+        file=_parse_file(spec, files),
+        unit=spec.text("unit", 100),
+        expression_names=spec.names("expression_names", 10000),
+    )
     spec.finish()
     return model

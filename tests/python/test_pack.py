@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threedfa.errors import PackError
-from threedfa.pack import Pack, list_packs, pack_path, verify_pack
+from threedfa.pack import ModelSpec, Pack, list_packs, pack_path, verify_pack
 from threedfa.priors import PriorConfig
 
 CONTENTS = {
@@ -189,6 +189,11 @@ BAD_SETTINGS: list[tuple[Callable[[dict[str, Any]], None], list[str]]] = [
     (change("regressor.roi.integer_side", 1), ["regressor.roi.integer_side", "true or false"]),
     (change("regressor.roi.box_scale", 0), ["regressor.roi.box_scale"]),
     (change("morphable_model.unit", ""), ["morphable_model.unit"]),
+    (change("morphable_model.expression_names", []), ["morphable_model.expression_names"]),
+    (change("morphable_model.expression_names", None), ["morphable_model.expression_names"]),
+    (change("morphable_model.expression_names", ["a", 5]), ["expression_names[1]", "5"]),
+    (change("morphable_model.expression_names", ["a", "a"]), ["expression_names[1]", "'a'"]),
+    (change("morphable_model.expression_names", ["a"]), ["each of the 2", "1 names"]),
     (change("files", {}), ["file"]),
     (change("files", {"detector.onnx": "0" * 64}), ["regressor.file", "detector.onnx"]),
     *(
@@ -202,6 +207,17 @@ BAD_SETTINGS: list[tuple[Callable[[dict[str, Any]], None], list[str]]] = [
     (lambda content: content["files"].update({"x": "G" * 64}), ["files.x"]),
     (lambda content: content["files"].update({"x": 5}), ["files.x", "5"]),
 ]
+
+
+def test_expression_names_and_unit(tmp_path: Path) -> None:
+    content = pack_settings()
+    assert Pack.load(write_pack(tmp_path / "a", content)).model.expression_names == ()
+    content["morphable_model"] |= {"expression_names": ["blink", "smile"], "unit": "centimetre"}
+    model = Pack.load(write_pack(tmp_path / "b", content)).model
+    assert model.expression_names == ("blink", "smile")
+    sizes = {"micrometre": 1e-4, "millimetre": 0.1, "centimetre": 1, "metre": 100, "head": None}
+    for unit, expected in sizes.items():
+        assert ModelSpec(file="f", unit=unit).centimetres_per_unit == expected
 
 
 @pytest.mark.parametrize(("spoil", "named"), BAD_SETTINGS)
