@@ -22,7 +22,7 @@ from .image import load_image, save_image
 from .networks import Backend
 from .pack import Pack, list_packs, pack_path, verify_pack
 from .rendering import Mode, render, uv_texture
-from .tables import Result, write_csv, write_json, write_npz
+from .tables import Result, faces_to_dict, write_csv, write_json, write_npz
 from .upstream.convert import import_reference_pack, import_upstream_pack
 from .upstream.download import download_upstream
 from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE
@@ -170,6 +170,8 @@ def _analyze_file(
     """Analyze one picture and write its files, whose names start with ``target``."""
     image = load_image(path)
     faces = analyzer.analyze(image)
+    if options.json or options.csv:
+        faces_to_dict(image.shape[:2], faces)  # what cannot be written fails with its own picture
     for mode in options.render:
         save_image(f"{target}_{mode}.png", render(image, faces, mode))
     if faces:

@@ -1,0 +1,501 @@
+"""The command line, run in this process and once as a program."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import jsonschema
+import numpy as np
+import numpy.typing as npt
+import plyfile
+import pytest
+import trimesh
+from PIL import Image
+
+import threedfa
+from threedfa import FaceAnalyzer, cli, load_image, render, save_image, uv_texture
+from threedfa.rendering import Mode
+from toy_pack import build_toy_pack
+
+Picture = npt.NDArray[np.uint8]
+
+MODES = get_args(Mode)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_pack: Path) -> Path:
+    """Packs of this test alone: the toy pack, by the name toy. The current folder is empty."""
+    monkeypatch.setenv("THREEDFA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(toy_pack, tmp_path / "home" / "packs" / "toy")
+    (tmp_path / "current").mkdir()
+    monkeypatch.chdir(tmp_path / "current")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with one.png, two.png and none.png, named for the faces in them."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    save_image(folder / "one.png", picture((64, 32, 255)))
+    save_image(folder / "two.png", picture((0, 0, 200), (128, 64, 250)))
+    save_image(folder / "none.png", picture())
+    return folder
+
+
+def picture(*cells: tuple[int, int, int]) -> Picture:
+    """Grey noise with bright squares of 32 pixels: left, top, brightness."""
+    image = np.random.default_rng(len(cells)).integers(0, 80, (160, 200, 3), dtype=np.uint8)
+    for left, top, value in cells:
+        image[top : top + 32, left : left + 32] = value
+    return image
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# --- image ----------------------------------------------------------------------------------------
+
+
+def test_default_is_something_to_look_at(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "out"
+    assert run("image", pictures / "one.png", "-o", out, "--pack", "toy") == 0
+    assert files_in(out) == {"one_mesh.png", "one_landmarks.png"}
+    output = capsys.readouterr()
+    assert output.out == f"{pictures / 'one.png'}: 1 face\n"
+    assert output.err == ""
+
+
+def test_results_go_to_the_current_folder(pictures: Path) -> None:
+    assert run("image", pictures / "one.png", "--pack", "toy", "--json") == 0
+    assert files_in(Path.cwd()) == {"faces.json"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_render(pictures: Path, tmp_path: Path, toy_pack: Path, mode: Mode) -> None:
+    path = pictures / "two.png"
+    assert run("image", path, "-o", tmp_path / "out", "--pack", "toy", "--render", mode) == 0
+    assert files_in(tmp_path / "out") == {f"two_{mode}.png"}
+    expected = render(path, FaceAnalyzer(toy_pack).analyze(path), mode)
+    np.testing.assert_array_equal(load_image(tmp_path / "out" / f"two_{mode}.png"), expected)
+
+
+def test_every_output_at_once(pictures: Path, tmp_path: Path, toy_pack: Path) -> None:
+    out, path = tmp_path / "out", pictures / "two.png"
+    flags = ["--texture", "--json", "--csv", "--npz", "--mesh", "obj", "--mesh", "ply"]
+    assert run("image", path, "-o", out, "--pack", "toy", *flags, "--render", "box") == 0
+    assert files_in(out) == {
+        "two_box.png",
+        "two.obj",
+        "two.ply",
+        "two_face0_texture.png",
+        "two_face1_texture.png",
+        "two.npz",
+        "faces.json",
+        "faces.csv",
+    }
+    faces = FaceAnalyzer(toy_pack).analyze(path)
+    vertices = np.concatenate([face.vertices for face in faces])
+    flipped = vertices * np.float32([1, -1, 1]) + np.float32([0, 160, 0])
+    for name in ("two.obj", "two.ply"):
+        mesh: Any = trimesh.load(out / name, process=False, maintain_order=True)
+        np.testing.assert_allclose(mesh.vertices, flipped, rtol=1e-6)
+    assert len(plyfile.PlyData.read(out / "two.ply")["vertex"]) == len(vertices)
+    for number, face in enumerate(faces):
+        texture = load_image(out / f"two_face{number}_texture.png")
+        np.testing.assert_array_equal(texture, uv_texture(path, face))
+    with np.load(out / "two.npz", allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["vertices"], [face.vertices for face in faces])
+        np.testing.assert_array_equal(arrays["score"], np.float32([f.score for f in faces]))
+    (entry,) = read_json(out)
+    assert entry["image"] == {"name": str(path), "height": 160, "width": 200}
+    np.testing.assert_array_equal(
+        np.float32([face["landmarks"] for face in entry["faces"]]),
+        [face.landmarks for face in faces],
+    )
+    rows = list(csv.DictReader((out / "faces.csv").read_text("utf-8").splitlines()))
+    assert [(row["image"], row["face"]) for row in rows] == [(str(path), "0"), (str(path), "1")]
+    assert [float(row["score"]) for row in rows] == pytest.approx([f.score for f in faces])
+
+
+def read_json(folder: Path) -> list[Any]:
+    schema = resources.files("threedfa").joinpath("schemas/result.schema.json").read_text("utf-8")
+    content: list[Any] = json.loads((folder / "faces.json").read_text("utf-8"))
+    jsonschema.validate(content, json.loads(schema))
+    return content
+
+
+def test_a_picture_without_faces(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    flags = ["--texture", "--json", "--npz", "--mesh", "obj", "--render", "mesh"]
+    assert run("image", pictures / "none.png", "-o", out, "--pack", "toy", *flags) == 0
+    assert files_in(out) == {"none_mesh.png", "none.npz", "faces.json"}  # a mesh needs a face
+    assert read_json(out)[0]["faces"] == []
+    assert "none.png: 0 faces" in capsys.readouterr().out
+    np.testing.assert_array_equal(load_image(out / "none_mesh.png"), picture())
+
+
+def names(folder: Path) -> list[tuple[str, int]]:
+    return [(Path(e["image"]["name"]).name, len(e["faces"])) for e in read_json(folder)]
+
+
+def test_folders_take_their_pictures(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "notes.txt").write_text("no picture")
+    (pictures / "deeper").mkdir()
+    save_image(pictures / "THREE.JPG", picture())
+    assert run("image", pictures, "-o", tmp_path / "out", "--pack", "toy", "--json") == 0
+    assert names(tmp_path / "out") == [("THREE.JPG", 0), ("none.png", 0), ("one.png", 1)] + [
+        ("two.png", 2)
+    ]
+
+
+def test_patterns(pictures: Path, tmp_path: Path) -> None:
+    arguments = ["image", pictures / "*o*.png", "-o", tmp_path / "out", "--pack", "toy", "--json"]
+    assert run(*arguments) == 0
+    assert names(tmp_path / "out") == [("none.png", 0), ("one.png", 1), ("two.png", 2)]
+    arguments[1] = tmp_path / "**" / "t??.png"
+    assert run(*arguments) == 0
+    assert names(tmp_path / "out") == [("two.png", 2)]
+
+
+def test_a_name_that_looks_like_a_pattern(pictures: Path, tmp_path: Path) -> None:
+    path = pictures / "[one].png"
+    (pictures / "one.png").rename(path)
+    assert run("image", path, "-o", tmp_path / "out", "--pack", "toy", "--json") == 0
+    assert names(tmp_path / "out") == [("[one].png", 1)]
+
+
+def test_pictures_of_the_same_name_get_a_number(pictures: Path, tmp_path: Path) -> None:
+    for name, source in (("b/x.png", "two.png"), ("c/x_2.png", "none.png"), ("d/x.jpg", "one.png")):
+        (pictures / name).parent.mkdir()
+        save_image(pictures / name, load_image(pictures / source))
+    (pictures / "x.png").write_bytes((pictures / "one.png").read_bytes())
+    out = tmp_path / "out"
+    given = [pictures / name for name in ("x.png", "b/x.png", "c/x_2.png", "d/x.jpg")]
+    assert run("image", *given, "-o", out, "--pack", "toy", "--npz", "--json") == 0
+    assert files_in(out) == {"x.npz", "x_2.npz", "x_2_2.npz", "x_3.npz", "faces.json"}
+    counts = {}
+    for name in ("x", "x_2", "x_2_2", "x_3"):
+        with np.load(out / f"{name}.npz") as arrays:
+            counts[name] = len(arrays["score"])
+    assert counts == {"x": 1, "x_2": 2, "x_2_2": 0, "x_3": 1}
+    assert [entry["image"]["name"] for entry in read_json(out)] == [str(path) for path in given]
+
+
+def test_a_bad_file_is_reported_and_the_rest_done(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "broken.png").write_bytes((pictures / "one.png").read_bytes()[:200])
+    (pictures / "text.jpg").write_text("no picture")
+    given = [pictures / name for name in ("broken.png", "one.png", "text.jpg", "missing.png")]
+    given += [pictures / "two.png", pictures / "*.gif"]
+    out = tmp_path / "out"
+    assert run("image", *given, "-o", out, "--pack", "toy", "--json", "--npz", "--csv") == 1
+    assert files_in(out) == {"one.npz", "two.npz", "faces.json", "faces.csv"}
+    assert names(out) == [("one.png", 1), ("two.png", 2)]
+    output = capsys.readouterr()
+    for name in ("broken.png", "text.jpg", "missing.png", "*.gif"):
+        assert f"threedfa: {pictures / name}: cannot " in output.err
+    assert output.err.endswith("threedfa: 4 of 6 pictures failed\n")
+    assert output.out.count("face") == 2
+
+
+def test_results_that_cannot_be_written_fail_with_their_picture(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A camera without a pose: no stack trace, no half a table."""
+    pack, out = build_toy_pack(tmp_path / "flat", camera=[0] * 12), tmp_path / "out"
+    assert run("image", pictures, "-o", out, "--pack", pack, "--csv", "--json") == 1
+    assert names(out) == [("none.png", 0)]
+    assert len((out / "faces.csv").read_text().splitlines()) == 1
+    assert "one.png: camera: expected" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_made(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        assert run("image", pictures / "one.png", "-o", out, "--pack", "toy") == 1
+        assert f"threedfa: cannot make the folder {out}: " in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_outputs_that_cannot_be_written(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for name in ("one.npz", "faces.json"):
+        (out / name).mkdir(parents=True)
+    assert run("image", pictures, "-o", out, "--pack", "toy", "--npz") == 1
+    assert files_in(out) == {"one.npz", "faces.json", "two.npz", "none.npz"}
+    assert "one.png: cannot write" in capsys.readouterr().err
+    assert run("image", pictures, "-o", out, "--pack", "toy", "--json") == 1
+    assert f"threedfa: cannot write {out / 'faces.json'}" in capsys.readouterr().err
+    assert files_in(out) == {"one.npz", "faces.json", "two.npz", "none.npz"}
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
+def test_a_read_only_folder(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir(mode=0o500)
+    assert run("image", pictures / "one.png", "-o", out, "--pack", "toy") == 1
+    assert "Permission denied" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (["--max-faces", "1"], 1),
+        (["--score-threshold", "0.95"], 1),
+        (["--score-threshold", "0.99999"], 0),
+        (["--iou-threshold", "0"], 1),
+        (["--threads", "1"], 2),
+        (["--provider", "CPUExecutionProvider"], 2),
+        (["--backend", "onnxruntime"], 2),
+    ],
+)
+def test_settings(pictures: Path, tmp_path: Path, options: list[str], count: int) -> None:
+    path = pictures / "two.png"
+    assert run("image", path, "-o", tmp_path, "--pack", "toy", "--json", *options) == 0
+    assert names(tmp_path) == [("two.png", count)]
+
+
+def test_a_pack_by_its_folder(pictures: Path, tmp_path: Path, toy_pack: Path) -> None:
+    assert run("image", pictures, "-o", tmp_path / "out", "--pack", toy_pack) == 0
+    assert len(files_in(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--pack", "nobody"], 1, "there is no pack named 'nobody'; found: toy"),
+        (["--pack", "toy", "--provider", "Abacus"], 1, "CPUExecutionProvider, got Abacus"),
+        (["--pack", "toy", "--threads", "0"], 2, "num_threads: expected None or"),
+        (["--pack", "toy", "--max-faces", "-1"], 2, "max_faces: expected None or"),
+        (["--pack", "toy", "--score-threshold", "7"], 2, "score_threshold: expected None or 0..1"),
+        (["--pack", "toy", "--iou-threshold", "nan"], 2, "iou_threshold: expected None or 0..1"),
+    ],
+)
+def test_settings_that_will_not_do(
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    status: int,
+    message: str,
+) -> None:
+    assert run("image", pictures, "-o", tmp_path / "out", *options) == status
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["paint"],
+        ["image", "a.png", "--render", "nicely"],
+        ["image", "a.png", "--mesh", "stl"],
+        ["image", "a.png", "--max-faces", "many"],
+        ["image", "a.png", "--backend", "darknet"],
+        ["pack"],
+        ["pack", "import"],
+        ["pack", "download", "other"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+    assert "usage: threedfa" in capsys.readouterr().err
+
+
+def test_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("image", "--pack", "toy") == 2
+    assert "no picture given" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run("image", tmp_path / "empty", "--pack", "toy") == 2
+    assert "no picture given" in capsys.readouterr().err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for argument, text in (("--version", f"threedfa {threedfa.__version__}"), ("--help", "doctor")):
+        with pytest.raises(SystemExit) as stop:
+            run(argument)
+        assert stop.value.code == 0
+        assert text in capsys.readouterr().out
+
+
+# --- the sample -----------------------------------------------------------------------------------
+
+
+def test_the_sample_is_a_picture() -> None:
+    with Image.open(cli.SAMPLE) as sample:
+        assert min(sample.size) >= 200
+
+
+def test_sample_with_a_pack(tmp_path: Path, pictures: Path) -> None:
+    out = tmp_path / "out"
+    assert run("image", "--sample", pictures / "one.png", "-o", out, "--pack", "toy") == 0
+    assert files_in(out) == {"one_mesh.png", "one_landmarks.png"} | {
+        f"{cli.SAMPLE.stem}_{mode}.png" for mode in ("mesh", "landmarks")
+    }
+
+
+def test_sample_with_a_default_pack(tmp_path: Path, home: Path, toy_pack: Path) -> None:
+    shutil.copytree(toy_pack, home / "packs" / "default")
+    assert run("image", "--sample", "-o", tmp_path / "out") == 0
+    assert len(files_in(tmp_path / "out")) == 2
+
+
+def test_sample_without_a_pack_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("image", "--sample", "-o", tmp_path / "out") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("threedfa: there is no default pack")
+    for part in ("../shared/reference/weights", "--pack", "import or download"):
+        assert part in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_sample_with_the_reference_weights(
+    reference: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    assert run("image", "--sample", "-o", tmp_path / "out", "--json", "--render", "mesh") == 0
+    assert files_in(tmp_path / "out") == {"faces.json", f"{cli.SAMPLE.stem}_mesh.png"}
+    assert read_json(tmp_path / "out")[0]["faces"]
+    assert "using upstream's weights from ../shared/reference/weights" in capsys.readouterr().err
+
+
+# --- pack -----------------------------------------------------------------------------------------
+
+
+def test_pack_list(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = home / "packs" / "broken"
+    broken.mkdir()
+    (broken / "pack.json").write_text("{")
+    assert run("pack", "list") == 0
+    lines = dict(line.split("\t", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["toy"] == f"{home / 'packs' / 'toy'}\tMIT"
+    assert "expected a JSON object" in lines["broken"]
+
+
+def test_pack_info(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pack", "info", "toy") == 0
+    text = capsys.readouterr().out
+    for part in ("MIT", "made by a test", "half a head", "4 shape, 3 expression", "detector.onnx"):
+        assert part in text
+    assert run("pack", "info", "nobody") == 1
+    assert "no pack named 'nobody'" in capsys.readouterr().err
+
+
+def test_pack_verify(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pack", "verify", "toy") == 0
+    with (home / "packs" / "toy" / "regressor.onnx").open("ab") as stream:
+        stream.write(b"x")
+    capsys.readouterr()
+    assert run("pack", "verify", "toy") == 1
+    assert "SHA-256 differs from pack.json for regressor.onnx" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_pack_import(
+    upstream_files: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pack", "import", "--from", upstream_files, "--name", "3ddfa_v2-mb05"]
+    folder = home / "packs" / "3ddfa_v2-mb05"
+    assert run(*command) == 0
+    output = capsys.readouterr()
+    assert output.out == f"{folder}\n"
+    warned = [line for line in output.err.splitlines() if "differs from the published" in line]
+    assert len(warned) == 7
+    assert all(line.startswith("threedfa: warning: ") for line in output.err.splitlines())
+    assert run("pack", "verify", "3ddfa_v2-mb05") == 0
+    assert run("pack", "list") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 2  # one line a pack
+    # It works.
+    save_image("picture.png", picture())
+    assert run("image", "picture.png", "--pack", "3ddfa_v2-mb05", "--max-faces", "1") == 0
+    # Never replaced by accident.
+    before = (folder / "pack.json").stat().st_mtime_ns
+    assert run(*command) == 1
+    assert "exists" in capsys.readouterr().err
+    assert (folder / "pack.json").stat().st_mtime_ns == before
+    assert run(*command, "--overwrite") == 0
+    assert (folder / "pack.json").stat().st_mtime_ns > before
+
+
+def test_pack_import_from_nothing(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for source in (tmp_path, tmp_path / "missing"):
+        assert run("pack", "import", "--from", source, "--name", "mine") == 1
+        assert str(source) in capsys.readouterr().err
+    assert files_in(home / "packs") == {"toy"}
+
+
+def test_pack_download_needs_the_licence_accepted(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: Any, **named: Any) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    assert run("pack", "download", "3ddfa_v2-mb1") == 1
+    message = capsys.readouterr().err
+    assert "--accept-licence" in message and "Basel Face Model" in message
+    assert files_in(home / "packs") == {"toy"}
+
+
+# --- as a program ---------------------------------------------------------------------------------
+
+
+def test_as_a_program(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "text.jpg").write_text("no picture")
+    command = [sys.executable, "-m", "threedfa.cli", "image", str(pictures), "-o", "out", "--json"]
+    source = str(Path(threedfa.__file__).parents[1])
+    done = subprocess.run(
+        [*command, "--pack", "toy"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": source, "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "text.jpg: cannot read" in done.stderr
+    assert "1 of 4 pictures failed" in done.stderr
+    assert "4/4" in done.stderr  # the progress bar
+    assert names(tmp_path / "out") == [("none.png", 0), ("one.png", 1), ("two.png", 2)]
