@@ -157,6 +157,17 @@ void register_model(py::module_& m) {
                                if (model.uv().empty()) return py::none();
                                return view_of(self, model.uv(), {size(model.vertex_count()), 2});
                              })
+      .def_property_readonly("point_sets",
+                             [](py::handle self) {
+                               py::dict sets;
+                               for (const PointSet& set : self_of(self).point_sets()) {
+                                 const py::ssize_t count = size(set.vertices.size() / 3);
+                                 sets[py::str(set.name)] =
+                                     py::make_tuple(view_of(self, set.vertices, {count, 3}),
+                                                    view_of(self, set.weights, {count, 3}));
+                               }
+                               return sets;
+                             })
       .def("reconstruct", &py_reconstruct<true>, py::arg("shape_coeffs"),
            py::arg("expression_coeffs"))
       .def("reconstruct_landmarks", &py_reconstruct<false>, py::arg("shape_coeffs"),

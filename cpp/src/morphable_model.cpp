@@ -61,6 +61,30 @@ void check_count(const TensorFile& file, const std::string& tensor, std::size_t 
   }
 }
 
+PointSet read_point_set(const TensorFile& file, const std::string& name, std::size_t vertex_count) {
+  PointSet set;
+  set.name = name;
+  set.vertices = file.i32(name + "_vertices", {TensorFile::kAny, 3});
+  check_count(file, name + "_vertices", 1);
+  set.weights = file.f32(name + "_weights", {set.vertices.size() / 3, 3});
+  check_finite(file, name + "_weights", set.weights);
+  check_indices(file, name + "_vertices", set.vertices, vertex_count);
+  return set;
+}
+
+std::vector<PointSet> read_point_sets(const TensorFile& file, std::size_t vertex_count) {
+  const std::string suffix = "_vertices";
+  std::vector<PointSet> sets;
+  for (const TensorFile::Tensor& tensor : file.tensors()) {
+    const std::size_t size = tensor.name.size();
+    if (size <= suffix.size() || tensor.name.substr(size - suffix.size()) != suffix) continue;
+    const std::string name = tensor.name.substr(0, size - suffix.size());
+    if (file.find(name + "_weights") == nullptr) continue;
+    sets.push_back(read_point_set(file, name, vertex_count));
+  }
+  return sets;
+}
+
 // out = mean + sum_k coefficients[k] * basis[k] for up to kFaces faces and any number of values.
 void evaluate_group(const LinearModel& model, const float* coefficients, std::size_t faces,
                     std::size_t begin, std::size_t size, float* out) {
@@ -132,16 +156,15 @@ MorphableModel::MorphableModel(TensorFile file) : file_(std::move(file)) {
   expression_count_ = shape_of(file_, "expression_basis")[0];
   triangles_ = file_.i32("triangles", {kAny, 3});
   check_count(file_, "triangles", 1);
-  landmark_vertices_ = file_.i32("landmark_vertices", {kAny, 3});
-  check_count(file_, "landmark_vertices", 1);
-  landmark_weights_ = file_.f32("landmark_weights", {landmark_count(), 3});
+  const PointSet landmarks = read_point_set(file_, "landmark", vertices);
+  landmark_vertices_ = landmarks.vertices;
+  landmark_weights_ = landmarks.weights;
+  point_sets_ = read_point_sets(file_, vertices);
 
   check_finite(file_, "mean", mean_);
   check_finite(file_, "shape_basis", shape_basis_);
   check_finite(file_, "expression_basis", expression_basis_);
-  check_finite(file_, "landmark_weights", landmark_weights_);
   check_indices(file_, "triangles", triangles_, vertices);
-  check_indices(file_, "landmark_vertices", landmark_vertices_, vertices);
   if (file_.find("uv") != nullptr) {
     uv_ = file_.f32("uv", {vertices, 2});
     check_range(file_, "uv", uv_, 0.0f, 1.0f, "values in 0..1");

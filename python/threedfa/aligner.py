@@ -49,7 +49,10 @@ class FaceAligner:
         pack = pack if isinstance(pack, Pack) else Pack.load(pack)
         self.spec: RegressorSpec = pack.regressor
         self.model = MorphableModel.load(
-            pack.file_path(pack.model.file), input_size=self.spec.input_size
+            pack.file_path(pack.model.file),
+            input_size=self.spec.input_size,
+            centimetres_per_unit=pack.model.centimetres_per_unit,
+            expression_names=pack.model.expression_names,
         )
         split = self.spec.param_split
         found = (len(self.model.shape_basis), len(self.model.expression_basis))

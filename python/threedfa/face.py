@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
+from .landmark_sets import Location, locate, point_at, table_named, visibility
 from .model import MorphableModel
 
 
@@ -97,3 +98,49 @@ class Face:
     def triangles(self) -> NDArray[np.int32]:
         """(T, 3), counter-clockwise seen from outside."""
         return self.model.triangles
+
+    def landmarks_in(self, name: str) -> NDArray[np.float32]:
+        """Landmarks of another scheme.
+
+        Args:
+            name: ``"ibug68"`` (as ``landmarks``), ``"mediapipe468"``, ``"five"``, or any other of
+                ``model.landmark_sets``.
+
+        Returns:
+            (L, 3) x, y in pixels, z as in ``landmarks``.
+
+        Raises:
+            PackError: if the pack's model lacks the set.
+            ValueError: if there is no set of that name.
+        """
+        table = table_named(self.model.landmark_sets, name)
+        return self.landmarks if name == "ibug68" else table.of(self.vertices)
+
+    def landmark_visibility(self, name: str = "ibug68") -> NDArray[np.bool_]:
+        """(L,) True for each landmark of a set that the face itself does not hide.
+
+        Decided by a z-buffer of the mesh, see :func:`threedfa.landmark_sets.visibility`. Hair,
+        hands and the border of the image are not considered.
+
+        Raises:
+            PackError, ValueError: as :meth:`landmarks_in`.
+        """
+        table = table_named(self.model.landmark_sets, name)
+        return visibility(table, self.vertices, self.triangles)
+
+    def locate(self, x: float, y: float) -> Location | None:
+        """The point of the surface seen at one place of the image, pixels; None outside the face.
+
+        Raises:
+            ValueError: if x or y is not finite.
+        """
+        return locate(x, y, self.vertices, self.triangles)
+
+    def point_at(self, triangle: int, barycentric: ArrayLike) -> NDArray[np.float32]:
+        """The point (3,) in the image of a triangle's number and weights (3,) of its vertices.
+
+        Raises:
+            TypeError: weights that are not real numbers.
+            ValueError: a triangle out of range, or weights of a wrong shape or not finite.
+        """
+        return point_at(triangle, barycentric, self.vertices, self.triangles)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
 from .errors import PackError
+from .landmark_sets import LandmarkTable, tables_of
 
 
 class MorphableModel:
@@ -21,23 +23,50 @@ class MorphableModel:
     Attributes:
         input_size: side of the regressor's input in pixels: the frame that camera
             parameters are written in.
+        centimetres_per_unit: of object space; None for a model without a size in space.
+        expression_names: of the expression modes in their order; empty where they have none.
+        landmark_sets: the named sets of points on its surface, see
+            :mod:`threedfa.landmark_sets`.
     """
 
-    def __init__(self, core: _core.MorphableModel, *, input_size: int = 120) -> None:
+    def __init__(
+        self,
+        core: _core.MorphableModel,
+        *,
+        input_size: int = 120,
+        centimetres_per_unit: float | None = None,
+        expression_names: tuple[str, ...] = (),
+    ) -> None:
         self._core = core
         self.input_size = input_size
+        self.centimetres_per_unit = centimetres_per_unit
+        self.expression_names = expression_names
+        self.landmark_sets: Mapping[str, LandmarkTable] = tables_of(core.point_sets)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, input_size: int = 120) -> MorphableModel:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        input_size: int = 120,
+        centimetres_per_unit: float | None = None,
+        expression_names: tuple[str, ...] = (),
+    ) -> MorphableModel:
         """Map a model file (safetensors, as described in ``threedfa/morphable_model.hpp``).
 
         Raises:
             PackError: if the file is missing or malformed, or its tensors do not fit together.
         """
         try:
-            return cls(_core.MorphableModel.load(path), input_size=input_size)
+            core = _core.MorphableModel.load(path)
         except _core.FileError as error:
             raise PackError(str(error)) from error
+        return cls(
+            core,
+            input_size=input_size,
+            centimetres_per_unit=centimetres_per_unit,
+            expression_names=expression_names,
+        )
 
     @property
     def mean(self) -> NDArray[np.float32]:

@@ -37,6 +37,8 @@ struct Tensors {
   Ints triangles, landmark_vertices;
   Floats landmark_weights;
   Floats uv;
+  Ints eyes_vertices;
+  Floats eyes_weights;
 
   static Tensors random(std::size_t vertices, std::size_t shapes, std::size_t expressions,
                         std::mt19937& random) {
@@ -49,7 +51,9 @@ struct Tensors {
               {0, 1, 2},
               {},
               {},
-              Floats(vertices * 2, 0.25f)};
+              Floats(vertices * 2, 0.25f),
+              {0, 1, 2, 2, 1, 0},
+              {0.5f, 0.5f, 0, 0.25f, 0.25f, 0.5f}};
     // Every vertex is a landmark, and two more lie between vertices.
     for (std::size_t v = 0; v < vertices; ++v) {
       const auto index = static_cast<std::int32_t>(v);
@@ -70,6 +74,12 @@ struct Tensors {
         .add("landmark_vertices", {landmark_vertices.size() / 3, 3}, landmark_vertices)
         .add("landmark_weights", {landmark_weights.size() / 3, 3}, landmark_weights);
     if (!uv.empty()) writer.add("uv", {uv.size() / 2, 2}, uv);
+    writer.add("eyes_vertices", {eyes_vertices.size() / 3, 3}, eyes_vertices)
+        .add("_vertices", {1}, Floats{1})  // neither these nor these without weights are points
+        .add("alone_vertices", {1}, Floats{1});
+    if (!eyes_weights.empty()) {
+      writer.add("eyes_weights", {eyes_weights.size() / 3, 3}, eyes_weights);
+    }
     return writer.add("something_else", {1}, Floats{1}).bytes();
   }
 };
@@ -163,6 +173,12 @@ TEST_CASE("morphable model: gives what the file holds") {
   CHECK(same(model.landmark_vertices(), tensors.landmark_vertices));
   CHECK(same(model.landmark_weights(), tensors.landmark_weights));
   CHECK(same(model.uv(), tensors.uv));
+  REQUIRE(model.point_sets().size() == 2);
+  CHECK(model.point_sets()[0].name == "landmark");
+  CHECK(model.point_sets()[0].weights.data() == model.landmark_weights().data());
+  CHECK(model.point_sets()[1].name == "eyes");
+  CHECK(same(model.point_sets()[1].vertices, tensors.eyes_vertices));
+  CHECK(same(model.point_sets()[1].weights, tensors.eyes_weights));
   CHECK(model.file().find("something_else") != nullptr);
   CHECK_THROWS_AS(MorphableModel::load("no/such/file"), FileError);
 }
@@ -290,6 +306,12 @@ TEST_CASE("morphable model: tensors that do not fit together are refused") {
       contains(damaged([](Tensors& t) { t.mean.resize(9); }), "'shape_basis' of F32 (any, 3, 3)"));
   CHECK(contains(damaged([](Tensors& t) { t.landmark_weights.resize(15); }),
                  "'landmark_weights' of F32 (6, 3), got F32 (5, 3)"));
+  CHECK(contains(damaged([](Tensors& t) { t.eyes_weights.resize(3); }),
+                 "'eyes_weights' of F32 (2, 3), got F32 (1, 3)"));
+  CHECK(contains(damaged([](Tensors& t) { t.eyes_vertices[5] = 4; }), "'eyes_vertices'"));
+  CHECK(contains(damaged([&](Tensors& t) { t.eyes_weights[5] = nan; }), "'eyes_weights'"));
+  CHECK(contains(damaged([](Tensors& t) { t.eyes_vertices.clear(); }), "1 rows or more, got 0"));
+  CHECK(damaged([](Tensors& t) { t.eyes_weights.clear(); }) == "");  // no pair, no set
   CHECK(contains(damaged([](Tensors& t) { t.uv.resize(6); }), "'uv' of F32 (4, 2)"));
   CHECK(contains(damaged([](Tensors& t) { t.triangles.clear(); }), "1 rows or more, got 0"));
   CHECK(contains(damaged([](Tensors& t) {

@@ -26,6 +26,13 @@ struct LinearModel {
   void evaluate_many(Span<const float> coefficients, std::size_t count, Span<float> out) const;
 };
 
+/// Points on the surface of a mesh, L of them: each is a weighted sum of three vertices.
+struct PointSet {
+  std::string name;
+  Span<const std::int32_t> vertices;  ///< L x 3
+  Span<const float> weights;          ///< L x 3, finite; they need not add up to 1
+};
+
 /// A 3D morphable face model (Blanz and Vetter 1999): vertices = mean + shape basis * shape
 /// coefficients + expression basis * expression coefficients, in object space (right-handed, +Y up,
 /// +Z out of the face). Immutable and safe to use from many threads.
@@ -40,8 +47,10 @@ struct LinearModel {
 ///   landmark_vertices  I32 (L, 3)      each landmark is a weighted sum of three vertices
 ///   landmark_weights   F32 (L, 3)      finite; 1 0 0 where a landmark is a vertex
 ///   uv                 F32 (V, 2)      optional; 0..1, v up
+///   NAME_vertices      I32 (M, 3)      optional, any number of pairs: further sets of points, in
+///   NAME_weights       F32 (M, 3)      the form of the landmarks
 ///
-/// V is at least 3, T and L at least 1; S and E may be 0. Other tensors are left alone. Copies
+/// V is at least 3, T, L and M at least 1; S and E may be 0. Other tensors are left alone. Copies
 /// share the file and are cheap.
 class MorphableModel {
  public:
@@ -66,6 +75,9 @@ class MorphableModel {
   Span<const float> landmark_weights() const { return landmark_weights_; }
   Span<const float> uv() const { return uv_; }  ///< empty where the file has none
 
+  /// Every set of points in the file, the landmarks (named "landmark") among them.
+  const std::vector<PointSet>& point_sets() const { return point_sets_; }
+
   const TensorFile& file() const { return file_; }
 
   /// V x 3 vertices of one face, object space.
@@ -88,6 +100,7 @@ class MorphableModel {
   TensorFile file_;
   Span<const float> mean_, shape_basis_, expression_basis_, uv_, landmark_weights_;
   Span<const std::int32_t> triangles_, landmark_vertices_;
+  std::vector<PointSet> point_sets_;
   std::size_t shape_count_ = 0, expression_count_ = 0;
   LinearModel dense_;
   // Mean and basis rows at the landmarks. Shared, so that the spans into it survive copies.

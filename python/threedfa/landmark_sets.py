@@ -1,0 +1,205 @@
+"""Named sets of landmarks: which points of the face's surface they are, and points of one's own.
+
+A set is a table: each landmark is the weighted sum of three vertices. The tables are in the model's
+file, as tensors ``NAME_vertices`` and ``NAME_weights``:
+
+===============  ===========  =================================================================
+set              tensors      points
+===============  ===========  =================================================================
+``ibug68``       landmark     68, the scheme of 300-W (Sagonas et al. 2013), as ``face.landmarks``
+``mediapipe468`` landmarks468 468, in the order of MediaPipe's Face Mesh (Kartynnik et al. 2019)
+``five``         five         eyes, nose tip, mouth corners; those at the image's left first
+===============  ===========  =================================================================
+
+Any other pair of such tensors is a set named NAME. How the tables were made: docs/landmarks.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import PackError
+from .ops import rasterize
+
+_TENSORS: Final = {"ibug68": "landmark", "mediapipe468": "landmarks468", "five": "five"}
+_ENOUGH: Final = 1e-6  # a barycentric weight below minus this is outside
+_DEPTH_SIDE: Final = 512  # pixels of the z-buffer
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkTable:
+    """Points on the surface of a mesh.
+
+    Attributes:
+        vertices: int32 (L, 3), three vertices for each point.
+        weights: float32 (L, 3), their weights.
+    """
+
+    vertices: NDArray[np.int32]
+    weights: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+    def of(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The points (L, 3) of a mesh whose vertices (V, 3) are given."""
+        points: NDArray[np.float32] = np.einsum(
+            "lcx,lc->lx", vertices[self.vertices], self.weights, dtype=np.float64
+        ).astype(np.float32)
+        return points
+
+
+class Location(NamedTuple):
+    """A point of a face's surface.
+
+    Attributes:
+        triangle: its row in ``face.triangles``.
+        barycentric: float32 (3,), the weights of that triangle's vertices; they add up to 1.
+        point: float32 (3,) x, y, z in the image, pixels.
+    """
+
+    triangle: int
+    barycentric: NDArray[np.float32]
+    point: NDArray[np.float32]
+
+
+def tables_of(
+    point_sets: Mapping[str, tuple[NDArray[np.int32], NDArray[np.float32]]],
+) -> Mapping[str, LandmarkTable]:
+    """The sets of a model's file by the names under which they are asked for."""
+    names = {tensor: name for name, tensor in _TENSORS.items()}
+    return MappingProxyType(
+        {names.get(tensor, tensor): LandmarkTable(*arrays) for tensor, arrays in point_sets.items()}
+    )
+
+
+def table_named(tables: Mapping[str, LandmarkTable], name: str) -> LandmarkTable:
+    """One of the sets.
+
+    Raises:
+        PackError: if the model lacks a set that this library knows.
+        ValueError: if there is no set of that name at all.
+    """
+    table = tables.get(name)
+    if table is not None:
+        return table
+    known = ", ".join(tables)
+    if name in _TENSORS:
+        raise PackError(
+            f"the pack's face model has no landmark set {name!r} (tensors "
+            f"{_TENSORS[name]}_vertices and {_TENSORS[name]}_weights), only {known}; import the "
+            "pack again or use one that has it"
+        )
+    raise ValueError(f"landmark set: expected one of {known}, got {name!r}")
+
+
+def visibility(
+    table: LandmarkTable, vertices: NDArray[np.float32], triangles: NDArray[np.int32]
+) -> NDArray[np.bool_]:
+    """Which points of a table the mesh itself does not hide from the viewer.
+
+    A point is hidden if all triangles around it show their back, or if it lies behind what a
+    z-buffer of the mesh has at its pixel and all neighbours. The z-buffer's longer side has 512
+    pixels; a point is behind if it is so by more than one of them.
+
+    Args:
+        table: L points.
+        vertices: (V, 3) of a face in the image.
+        triangles: (T, 3).
+
+    Returns:
+        (L,) True where visible.
+    """
+    corners = vertices[triangles]
+    a, b = corners[:, 1, :2] - corners[:, 0, :2], corners[:, 2, :2] - corners[:, 0, :2]
+    front = np.zeros(len(vertices), bool)  # y down turns triangles round: front ones are clockwise
+    front[triangles[a[:, 0] * b[:, 1] < a[:, 1] * b[:, 0]]] = True
+    facing = (front[table.vertices] & (table.weights != 0)).any(axis=1)
+
+    low = vertices.min(axis=0)
+    extent = float((vertices.max(axis=0) - low)[:2].max())
+    scale = _DEPTH_SIDE / max(extent, 1e-6)  # a face without extent stays a point
+    # One pixel more on each side, so that every point has all its neighbours.
+    depth = np.full((_DEPTH_SIDE + 3, _DEPTH_SIDE + 3), -np.inf, np.float32)
+    fitted = (vertices - low) * np.float32(scale)
+    depth[1:-1, 1:-1] = rasterize(fitted, triangles, _DEPTH_SIDE + 1, _DEPTH_SIDE + 1).depth
+    points = table.of(fitted)
+    column, row = np.rint(points[:, :2]).clip(0, _DEPTH_SIDE).astype(np.int64).T + 1
+    around = [depth[row + i, column + j] for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    shown: NDArray[np.bool_] = facing & (points[:, 2] >= np.min(around, axis=0) - 1)
+    return shown
+
+
+def locate(
+    x: float, y: float, vertices: NDArray[np.float32], triangles: NDArray[np.int32]
+) -> Location | None:
+    """The nearest point of a mesh to the viewer at one place of the image.
+
+    Args:
+        x: pixels, need not be whole.
+        y: likewise.
+        vertices: (V, 3) of a face in the image.
+        triangles: (T, 3).
+
+    Returns:
+        None where the mesh does not cover the place.
+
+    Raises:
+        ValueError: if x or y is not finite.
+    """
+    place = np.array([x, y], np.float64)
+    if not np.isfinite(place).all():
+        raise ValueError(f"expected a finite x and y, got {x} and {y}")
+    corners = vertices[triangles].astype(np.float64)
+    near = np.flatnonzero(
+        (corners[:, :, :2].min(axis=1) <= place).all(axis=1)
+        & (corners[:, :, :2].max(axis=1) >= place).all(axis=1)
+    )
+    corners = corners[near]
+    # Twice the signed areas that the place has with each edge, opposite to each corner.
+    edges = corners[:, [2, 0, 1], :2] - corners[:, [1, 2, 0], :2]
+    to_place = place - corners[:, [1, 2, 0], :2]
+    areas = edges[:, :, 0] * to_place[:, :, 1] - edges[:, :, 1] * to_place[:, :, 0]
+    total = areas.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = areas / total[:, None]
+    covering = np.flatnonzero((weights >= -_ENOUGH).all(axis=1))  # not for triangles without area
+    if len(covering) == 0:
+        return None
+    depths = (corners[covering, :, 2] * weights[covering]).sum(axis=1)
+    best = covering[np.argmax(depths)]
+    barycentric = weights[best].clip(0, 1)
+    barycentric = (barycentric / barycentric.sum()).astype(np.float32)
+    triangle = int(near[best])
+    return Location(triangle, barycentric, point_at(triangle, barycentric, vertices, triangles))
+
+
+def point_at(
+    triangle: int,
+    barycentric: ArrayLike,
+    vertices: NDArray[np.float32],
+    triangles: NDArray[np.int32],
+) -> NDArray[np.float32]:
+    """A point of a mesh, float32 (3,), from a triangle and weights of its vertices (3,).
+
+    Raises:
+        TypeError: weights that are not real numbers.
+        ValueError: a triangle out of range, or weights of a wrong shape or not finite.
+    """
+    weights = np.asarray(barycentric)
+    if weights.dtype.kind not in "fiu":
+        raise TypeError(f"barycentric: expected real numbers, got {weights.dtype}")
+    if weights.shape != (3,) or not np.isfinite(weights).all():
+        raise ValueError(f"barycentric: expected three finite numbers, got {weights.tolist()}")
+    if not 0 <= triangle < len(triangles):
+        raise ValueError(f"triangle: expected 0..{len(triangles) - 1}, got {triangle}")
+    point: NDArray[np.float32] = (
+        weights.astype(np.float64) @ vertices[triangles[triangle]]
+    ).astype(np.float32)
+    return point
