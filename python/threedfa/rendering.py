@@ -24,6 +24,8 @@ _LINE_COLOR = (255, 255, 255)
 _BOX_COLOR = (64, 160, 255)
 _POSE_COLOR = (40, 255, 0)
 _SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 pixel
+_FAR = 1 << 20  # pixels; wider than pictures are, and OpenCV walks all rows of a thick line
+_MAX_LINE_WIDTH = 100  # of a face of 15000 pixels
 
 # First and last point of each line of the 68-point scheme of 300-W, and whether it closes.
 _CONTOURS = (
@@ -115,10 +117,8 @@ def uv_texture(
 def vertex_colors(image: NDArray[np.uint8], vertices: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Colour of the pixel nearest to each vertex, uint8 (V, 3); border pixels beyond the image."""
     height, width = image.shape[:2]
-    nearest = np.rint(vertices[:, :2]).astype(np.int64)
-    colors: NDArray[np.uint8] = image[
-        nearest[:, 1].clip(0, height - 1), nearest[:, 0].clip(0, width - 1)
-    ]
+    nearest = np.rint(vertices[:, :2]).clip(0, (width - 1, height - 1)).astype(np.int64)
+    colors: NDArray[np.uint8] = image[nearest[:, 1], nearest[:, 0]]
     return colors
 
 
@@ -200,14 +200,14 @@ def _paint_pncc(canvas: _Image, face: Face) -> None:
 
 def _line_width(landmarks: NDArray[np.float32]) -> int:
     """About 1/150 of the face, so that overlays look alike at every size."""
-    return max(1, round(float(np.ptp(landmarks[:, :2], axis=0).max()) / 150))
+    size = float(np.ptp(landmarks[:, :2], axis=0).max())
+    return max(1, round(min(size / 150, _MAX_LINE_WIDTH)))
 
 
 def _fixed_point(points: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
-    """Pixels to OpenCV's fixed point; far outside points are pulled in, OpenCV takes 16 bits."""
-    fixed: NDArray[np.int32] = np.rint(points.clip(-16000, 16000) * (1 << _SUBPIXEL_BITS)).astype(
-        np.int32
-    )
+    """Pixels to OpenCV's fixed point; points far outside any picture are pulled in."""
+    scaled = points.astype(np.float64).clip(-_FAR, _FAR) * (1 << _SUBPIXEL_BITS)
+    fixed: NDArray[np.int32] = np.rint(scaled).astype(np.int32)
     return fixed
 
 
@@ -249,10 +249,11 @@ def _paint_dense(canvas: _Image, face: Face) -> None:
     height, width = canvas.shape[:2]
     points = face.vertices[image_normals(face)[:, 2] > 0, :2]
     # At most one point on six pixels, or the face would be a blot.
-    area = float(np.ptp(points, axis=0).prod()) if len(points) else 0.0
-    points = np.rint(points[:: max(1, round(6 * len(points) / max(area, 1.0)))]).astype(np.int64)
+    area = float(np.ptp(points.astype(np.float64), axis=0).prod()) if len(points) else 0.0
+    points = np.rint(points[:: max(1, round(6 * len(points) / max(area, 1.0)))])
     inside = ((points >= 0) & (points < (width, height))).all(axis=1)
-    canvas[points[inside, 1], points[inside, 0]] = _POINT_COLOR
+    x, y = points[inside].astype(np.int64).T
+    canvas[y, x] = _POINT_COLOR
 
 
 def _paint_text(canvas: _Image, text: str, x: float, y: float, face: Face) -> None:
@@ -320,7 +321,7 @@ def _paint_pose(canvas: _Image, face: Face) -> None:
 def _paint_wireframe(canvas: _Image, face: Face) -> None:
     # Lines come out of the z-buffer, so hidden edges stay hidden: a pixel belongs to an edge where
     # its distance to it, barycentric weight times the triangle's height over that edge, is small.
-    corners = face.vertices[face.triangles][:, :, :2]
+    corners = face.vertices[face.triangles][:, :, :2].astype(np.float64)
     edges = corners[:, [2, 0, 1]] - corners[:, [1, 2, 0]]  # opposite to each corner
     double_area = np.abs(edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0])
     heights = double_area[:, None] / np.maximum(np.linalg.norm(edges, axis=2), 1e-6)
