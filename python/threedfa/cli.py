@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn, TextIO, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from . import __version__
@@ -143,12 +145,13 @@ def _analyze_files(
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"cannot make the folder {options.output}: {error.strerror}") from error
+    given = frozenset(path.resolve() for path in paths)
     results: list[Result] = []
     failed = 0
     progress = tqdm(paths, disable=len(paths) < 2, unit="picture")
     for path, stem in zip(progress, _unique_stems(paths), strict=True):
         try:
-            results.append(_analyze_file(analyzer, path, options.output / stem, options))
+            results.append(_analyze_file(analyzer, path, options.output / stem, options, given))
         except (ThreedfaError, ValueError) as error:  # ValueError: results that are no numbers
             failed += 1
             tqdm.write(f"threedfa: {path}: {error}", file=sys.stderr)
@@ -165,21 +168,33 @@ def _analyze_files(
 
 
 def _analyze_file(
-    analyzer: FaceAnalyzer, path: Path, target: Path, options: argparse.Namespace
+    analyzer: FaceAnalyzer,
+    path: Path,
+    target: Path,
+    options: argparse.Namespace,
+    given: frozenset[Path],
 ) -> Result:
-    """Analyze one picture and write its files, whose names start with ``target``."""
+    """Analyze one picture and write its files, whose names start with ``target``, but over none of
+    the pictures ``given``."""
+
+    def save(name: str, picture: NDArray[np.uint8]) -> None:
+        file = Path(f"{target}_{name}.png")
+        if file.resolve() in given:
+            raise ExportError(f"{file} is one of the given pictures; choose another folder (-o)")
+        save_image(file, picture)
+
     image = load_image(path)
     faces = analyzer.analyze(image)
     if options.json or options.csv:
         faces_to_dict(image.shape[:2], faces)  # what cannot be written fails with its own picture
     for mode in options.render:
-        save_image(f"{target}_{mode}.png", render(image, faces, mode))
+        save(mode, render(image, faces, mode))
     if faces:
         for suffix in options.mesh:
             save_mesh(f"{target}.{suffix}", image, faces)
     if options.texture:
         for number, face in enumerate(faces):
-            save_image(f"{target}_face{number}_texture.png", uv_texture(image, face))
+            save(f"face{number}_texture", uv_texture(image, face))
     if options.npz:
         write_npz(f"{target}.npz", faces)
     return path, image.shape[:2], faces

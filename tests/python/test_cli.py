@@ -229,6 +229,24 @@ def test_results_that_cannot_be_written_fail_with_their_picture(
     assert "one.png: camera: expected" in capsys.readouterr().err
 
 
+def test_given_pictures_are_never_written_over(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = pictures / "one_mesh.png"  # what the rendering of one.png would be called
+    save_image(other, picture())
+    before = other.read_bytes()
+    flags = ["-o", pictures, "--pack", "toy", "--render", "mesh"]
+    assert run("image", pictures / "one.png", other, *flags) == 1
+    assert other.read_bytes() == before
+    assert "one_mesh.png is one of the given pictures" in capsys.readouterr().err
+    assert files_in(pictures) == {"none.png", "one.png", "two.png"} | {
+        "one_mesh.png",
+        "one_mesh_mesh.png",
+    }
+    assert run("image", pictures / "one.png", *flags) == 0  # an older result, not given
+    assert other.read_bytes() != before
+
+
 def test_an_output_folder_that_cannot_be_made(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
