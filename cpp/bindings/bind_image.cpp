@@ -104,6 +104,28 @@ Array<std::uint8_t> py_uv_texture(py::handle image_in, py::handle vertices_in, p
   return out;
 }
 
+py::tuple py_texture_map(py::handle image_in, py::handle points_in, py::handle normals_in,
+                         py::handle occluders_in, py::handle uv_in, py::handle triangles_in,
+                         py::ssize_t size) {
+  const auto image = pixels(image_in);
+  const auto points = reals(points_in, "points", {kAny, 3});
+  const auto normals = reals(normals_in, "normals", {points.shape(0), 3});
+  const auto occluders = reals(occluders_in, "occluders", {points.shape(0), 3});
+  const auto uv = reals(uv_in, "uv", {points.shape(0), 2});
+  const auto triangles = triangle_indices(triangles_in, points.shape(0));
+  check_extent(size, "size");
+  Array<std::uint8_t> colors({size, size, py::ssize_t{3}});
+  Array<float> visibility({size, size});
+  const auto color_target = writable(colors);
+  const auto visibility_target = writable(visibility);
+  {
+    py::gil_scoped_release release;
+    texture_map(view(image), view(points), view(normals), view(occluders), view(uv),
+                view(triangles), static_cast<int>(size), color_target, visibility_target);
+  }
+  return py::make_tuple(colors, visibility);
+}
+
 }  // namespace
 
 void register_image(py::module_& m) {
@@ -121,6 +143,8 @@ void register_image(py::module_& m) {
   m.def("sample_bilinear", &py_sample_bilinear, py::arg("image"), py::arg("points"));
   m.def("uv_texture", &py_uv_texture, py::arg("image"), py::arg("vertices"), py::arg("uv"),
         py::arg("triangles"), py::arg("size"));
+  m.def("texture_map", &py_texture_map, py::arg("image"), py::arg("points"), py::arg("normals"),
+        py::arg("occluders"), py::arg("uv"), py::arg("triangles"), py::arg("size"));
 }
 
 }  // namespace threedfa::bindings

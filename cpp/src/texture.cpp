@@ -1,6 +1,8 @@
 #include "threedfa/texture.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -32,6 +34,156 @@ Neighbours neighbours(float position, int size) {
   return {first, std::min(first + 1, size - 1), static_cast<float>(inside - first)};
 }
 
+/// One bilinear sample, image.channels floats.
+void sample(const ImageView& image, float px, float py, float* out) {
+  const Neighbours x = neighbours(px, image.width);
+  const Neighbours y = neighbours(py, image.height);
+  const std::uint8_t* above = image.data + y.first * image.row_stride;
+  const std::uint8_t* below = image.data + y.second * image.row_stride;
+  const std::ptrdiff_t left = x.first * image.channels;
+  const std::ptrdiff_t right = x.second * image.channels;
+  const float w00 = (1.0f - x.share) * (1.0f - y.share);
+  const float w10 = (1.0f - x.share) * y.share;
+  const float w01 = x.share * (1.0f - y.share);
+  const float w11 = x.share * y.share;
+  for (std::ptrdiff_t c = 0; c < image.channels; ++c) {
+    out[c] = w00 * static_cast<float>(above[left + c]) + w10 * static_cast<float>(below[left + c]) +
+             w01 * static_cast<float>(above[right + c]) +
+             w11 * static_cast<float>(below[right + c]);
+  }
+}
+
+/// The z-buffer of a mesh, as fine as asked for however large the mesh is in the picture.
+class DepthMap {
+ public:
+  DepthMap(Span<const float> vertices, Span<const std::int32_t> triangles, int longer_side) {
+    const std::size_t count = vertices.size() / 3;
+    if (count > 0) {
+      left_ = vertices[0];
+      top_ = vertices[1];
+    }
+    double right = left_;
+    double bottom = top_;
+    for (std::size_t i = 0; i < count; ++i) {
+      left_ = std::min<double>(left_, vertices[3 * i]);
+      top_ = std::min<double>(top_, vertices[3 * i + 1]);
+      right = std::max<double>(right, vertices[3 * i]);
+      bottom = std::max<double>(bottom, vertices[3 * i + 1]);
+    }
+    const double extent = std::max(right - left_, bottom - top_);
+    scale_ = extent > 0.0 ? (longer_side - 1) / extent : 1.0;
+    std::vector<float> scaled(vertices.begin(), vertices.end());
+    for (std::size_t i = 0; i < count; ++i) {
+      scaled[3 * i] = static_cast<float>((scaled[3 * i] - left_) * scale_);
+      scaled[3 * i + 1] = static_cast<float>((scaled[3 * i + 1] - top_) * scale_);
+    }
+    buffers_.width = static_cast<int>((right - left_) * scale_ + 0.5) + 1;
+    buffers_.height = static_cast<int>((bottom - top_) * scale_ + 0.5) + 1;
+    depth_.resize(static_cast<std::size_t>(buffers_.width) *
+                  static_cast<std::size_t>(buffers_.height));
+    buffers_.depth = depth_.data();
+    clear(buffers_);
+    rasterize(scaled, triangles, {}, 0, buffers_);
+  }
+
+  /// Whether something lies before the point of a surface whose z changes by at most `slope`
+  /// pixels where x and y each change by one.
+  bool hides(float x, float y, float z, double slope) const {
+    const int column = nearest((x - left_) * scale_, buffers_.width);
+    const int row = nearest((y - top_) * scale_, buffers_.height);
+    // The buffer has the depth at the centre of its pixel, half a pixel away at most. The rest is
+    // for bends of the surface within that pixel.
+    const double slack = (slope + 2.0) / scale_;
+    return depth_[static_cast<std::size_t>(row) * static_cast<std::size_t>(buffers_.width) +
+                  static_cast<std::size_t>(column)] > z + slack;
+  }
+
+ private:
+  static int nearest(double position, int size) {
+    return static_cast<int>(std::clamp(position + 0.5, 0.0, size - 1.0));
+  }
+
+  double left_ = 0.0;
+  double top_ = 0.0;
+  double scale_ = 1.0;  ///< pixels of the buffer for one pixel of the picture
+  std::vector<float> depth_;
+  RasterBuffers buffers_;
+};
+
+/// How a picture's coordinates change over a triangle of the layout.
+struct Footprint {
+  float x_across = 0.0f;  ///< pixels in x for one texel to the right
+  float y_across = 0.0f;
+  float x_down = 0.0f;  ///< pixels in x for one texel down
+  float y_down = 0.0f;
+  double slope = 0.0;   ///< |dz/dx| + |dz/dy| of the triangle in the picture
+  bool edge_on = true;  ///< the picture shows it as a line
+  int across = 1;       ///< samples that a texel needs across and down
+  int down = 1;
+};
+
+int sample_count(float x, float y) {
+  constexpr float kMost = 64.0f;
+  return static_cast<int>(std::ceil(std::clamp(std::hypot(x, y), 1.0f, kMost)));
+}
+
+/// @param p three points in the picture, x y z
+/// @param q three points in the layout, x right and y down in texels (z is not used)
+Footprint footprint(const std::array<const float*, 3>& p, const std::array<const float*, 3>& q) {
+  const auto edge = [](const std::array<const float*, 3>& points, int corner, int axis) {
+    return double{points[static_cast<std::size_t>(corner)][axis]} - points[0][axis];
+  };
+  Footprint result;
+  const double layout = edge(q, 1, 0) * edge(q, 2, 1) - edge(q, 1, 1) * edge(q, 2, 0);
+  if (layout != 0.0) {
+    const auto across = [&](int axis) {
+      return static_cast<float>(
+          (edge(p, 1, axis) * edge(q, 2, 1) - edge(p, 2, axis) * edge(q, 1, 1)) / layout);
+    };
+    const auto down = [&](int axis) {
+      return static_cast<float>(
+          (edge(p, 2, axis) * edge(q, 1, 0) - edge(p, 1, axis) * edge(q, 2, 0)) / layout);
+    };
+    result.x_across = across(0);
+    result.y_across = across(1);
+    result.x_down = down(0);
+    result.y_down = down(1);
+    result.across = sample_count(result.x_across, result.y_across);
+    result.down = sample_count(result.x_down, result.y_down);
+  }
+  const double area = edge(p, 1, 0) * edge(p, 2, 1) - edge(p, 1, 1) * edge(p, 2, 0);
+  if (area != 0.0) {
+    const double dx = edge(p, 1, 2) * edge(p, 2, 1) - edge(p, 2, 2) * edge(p, 1, 1);
+    const double dy = edge(p, 2, 2) * edge(p, 1, 0) - edge(p, 1, 2) * edge(p, 2, 0);
+    result.slope = (std::abs(dx) + std::abs(dy)) / std::abs(area);
+    result.edge_on = false;
+  }
+  return result;
+}
+
+/// The mean of the picture over the texel whose centre is at (x, y). `scratch` has room for
+/// 2 * image.channels floats.
+void sample_texel(const ImageView& image, float x, float y, const Footprint& shape, float* scratch,
+                  std::uint8_t* out) {
+  float* sum = scratch + image.channels;
+  std::fill_n(sum, image.channels, 0.0f);
+  for (int i = 0; i < shape.down; ++i) {
+    const float down = (static_cast<float>(i) + 0.5f) / static_cast<float>(shape.down) - 0.5f;
+    for (int j = 0; j < shape.across; ++j) {
+      const float across = (static_cast<float>(j) + 0.5f) / static_cast<float>(shape.across) - 0.5f;
+      sample(image, x + across * shape.x_across + down * shape.x_down,
+             y + across * shape.y_across + down * shape.y_down, scratch);
+      for (int c = 0; c < image.channels; ++c) {
+        sum[c] += scratch[c];
+      }
+    }
+  }
+  const float share = 1.0f / static_cast<float>(shape.across * shape.down);
+  for (int c = 0; c < image.channels; ++c) {
+    out[c] = static_cast<std::uint8_t>(std::min(sum[c] * share + 0.5f, 255.0f));
+  }
+}
+
 }  // namespace
 
 void sample_bilinear(const ImageView& image, Span<const float> points, int stride,
@@ -46,21 +198,7 @@ void sample_bilinear(const ImageView& image, Span<const float> points, int strid
   require_size("out", count * channels, out.size());
 
   for (std::size_t i = 0; i < count; ++i) {
-    const Neighbours x = neighbours(points[i * step], image.width);
-    const Neighbours y = neighbours(points[i * step + 1], image.height);
-    const std::uint8_t* above = image.data + y.first * image.row_stride;
-    const std::uint8_t* below = image.data + y.second * image.row_stride;
-    const std::ptrdiff_t left = x.first * image.channels;
-    const std::ptrdiff_t right = x.second * image.channels;
-    const float w00 = (1.0f - x.share) * (1.0f - y.share);
-    const float w10 = (1.0f - x.share) * y.share;
-    const float w01 = x.share * (1.0f - y.share);
-    const float w11 = x.share * y.share;
-    for (std::ptrdiff_t c = 0; c < image.channels; ++c) {
-      out[i * channels + static_cast<std::size_t>(c)] =
-          w00 * static_cast<float>(above[left + c]) + w10 * static_cast<float>(below[left + c]) +
-          w01 * static_cast<float>(above[right + c]) + w11 * static_cast<float>(below[right + c]);
-    }
+    sample(image, points[i * step], points[i * step + 1], &out[i * channels]);
   }
 }
 
@@ -100,6 +238,95 @@ void uv_texture(const ImageView& image, Span<const float> vertices, Span<const f
   std::transform(texture.begin(), texture.end(), out.begin(), [](float value) {
     return static_cast<std::uint8_t>(std::clamp(value, 0.0f, 255.0f));
   });
+}
+
+void texture_map(const ImageView& image, Span<const float> points, Span<const float> normals,
+                 Span<const float> occluders, Span<const float> uv,
+                 Span<const std::int32_t> triangles, int size, Span<std::uint8_t> colors,
+                 Span<float> visibility) {
+  require_image(image);
+  const std::size_t count = require_vertices(points);
+  require_size("normals", points.size(), normals.size());
+  require_size("occluders", points.size(), occluders.size());
+  require_size("uv", 2 * count, uv.size());
+  require_triangles(triangles, count);
+  require(size > 0, "size", "at least 1", std::to_string(size));
+  const auto side = static_cast<std::size_t>(size);
+  const auto channels = static_cast<std::size_t>(image.channels);
+  require_size("colors", side * side * channels, colors.size());
+  require_size("visibility", side * side, visibility.size());
+
+  constexpr int kCoarsest = 512;
+  constexpr int kFinest = 2048;
+  const DepthMap depth(occluders, triangles, std::clamp(size, kCoarsest, kFinest));
+  std::fill(colors.begin(), colors.end(), std::uint8_t{0});
+  std::fill(visibility.begin(), visibility.end(), -1.0f);
+
+  // The layout in texels, at depth 0: where it overlaps itself the first triangle stays.
+  const auto scale = static_cast<float>(size);
+  std::vector<float> layout(3 * count, 0.0f);
+  for (std::size_t i = 0; i < count; ++i) {
+    layout[3 * i] = uv[2 * i] * scale - 0.5f;
+    layout[3 * i + 1] = (1.0f - uv[2 * i + 1]) * scale - 0.5f;
+  }
+
+  std::vector<Footprint> footprints(triangles.size() / 3);
+  for (std::size_t t = 0; t < footprints.size(); ++t) {
+    std::array<const float*, 3> p{}, q{};
+    for (std::size_t i = 0; i < 3; ++i) {
+      const auto vertex = static_cast<std::size_t>(triangles[3 * t + i]);
+      p[i] = &points[3 * vertex];
+      q[i] = &layout[3 * vertex];
+    }
+    footprints[t] = footprint(p, q);
+  }
+
+  // Strip by strip, so that the buffers of a large texture stay small.
+  constexpr int kStrip = 64;
+  const std::size_t strip_pixels = side * static_cast<std::size_t>(std::min(kStrip, size));
+  std::vector<float> strip_depth(strip_pixels), weights(3 * strip_pixels), scratch(2 * channels);
+  std::vector<std::int32_t> owners(strip_pixels);
+  RasterBuffers buffers;
+  buffers.width = size;
+  buffers.depth = strip_depth.data();
+  buffers.triangle = owners.data();
+  buffers.barycentric = weights.data();
+  for (int top = 0; top < size; top += kStrip) {
+    buffers.height = std::min(kStrip, size - top);
+    clear(buffers);
+    rasterize(layout, triangles, {}, 0, buffers);
+    const std::size_t first = static_cast<std::size_t>(top) * side;
+    const std::size_t pixels = static_cast<std::size_t>(buffers.height) * side;
+    for (std::size_t i = 0; i < pixels; ++i) {
+      if (owners[i] < 0) {
+        continue;
+      }
+      const auto triangle = static_cast<std::size_t>(owners[i]);
+      std::array<float, 3> point{}, normal{};
+      for (std::size_t corner = 0; corner < 3; ++corner) {
+        const auto vertex = static_cast<std::size_t>(triangles[3 * triangle + corner]);
+        const float weight = weights[3 * i + corner];
+        for (std::size_t axis = 0; axis < 3; ++axis) {
+          point[axis] += weight * points[3 * vertex + axis];
+          normal[axis] += weight * normals[3 * vertex + axis];
+        }
+      }
+      const Footprint& shape = footprints[triangle];
+      sample_texel(image, point[0], point[1], shape, scratch.data(),
+                   &colors[(first + i) * channels]);
+      const bool inside = point[0] >= -0.5f && point[1] >= -0.5f &&
+                          point[0] <= static_cast<float>(image.width) - 0.5f &&
+                          point[1] <= static_cast<float>(image.height) - 0.5f;
+      const float length = std::hypot(normal[0], normal[1], normal[2]);
+      const bool seen = inside && normal[2] > 0.0f && !shape.edge_on &&
+                        !depth.hides(point[0], point[1], point[2], shape.slope);
+      visibility[first + i] = seen ? normal[2] / length : 0.0f;
+    }
+    // The next strip starts at row 0 again.
+    for (std::size_t i = 0; i < count; ++i) {
+      layout[3 * i + 1] -= static_cast<float>(kStrip);
+    }
+  }
 }
 
 }  // namespace threedfa

@@ -87,6 +87,15 @@ def sample_bilinear(image: ArrayLike, points: ArrayLike) -> NDArray[np.float32]:
 def uv_texture(
     image: ArrayLike, vertices: ArrayLike, uv: ArrayLike, triangles: ArrayLike, size: int
 ) -> NDArray[np.uint8]: ...
+def texture_map(
+    image: ArrayLike,
+    points: ArrayLike,
+    normals: ArrayLike,
+    occluders: ArrayLike,
+    uv: ArrayLike,
+    triangles: ArrayLike,
+    size: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]: ...
 def vertex_normals(vertices: ArrayLike, triangles: ArrayLike) -> NDArray[np.float32]: ...
 def rasterize(
     vertices: ArrayLike,
