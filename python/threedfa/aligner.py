@@ -228,9 +228,10 @@ def as_detections(boxes: Detections | ArrayLike) -> Detections:
         raise TypeError(f"boxes: expected an array of real numbers, got {array.dtype}")
     if array.ndim != 2 or array.shape[1] not in (4, 5):
         raise ValueError(f"boxes: expected shape (N, 4) or (N, 5), got {array.shape}")
-    array = array.astype(np.float32)
+    with np.errstate(over="ignore"):  # found in the next line
+        array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise ValueError("boxes: expected finite values, got nan or inf")
+        raise ValueError("boxes: expected finite values that fit float32, got nan or inf")
     empty = (array[:, 2:4] <= array[:, :2]).any(axis=1)
     if empty.any():
         raise ValueError(

@@ -274,6 +274,7 @@ def test_bad_boxes(aligner: FaceAligner, bad: list[float]) -> None:
         np.empty((3, 0)),
         np.float32(5),
         [[*GOOD, np.nan]],
+        [[*GOOD[:3], 1e300]],
     ],
     ids=repr,
 )
