@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
+from .aligned_crop import aligned_crop, frontalized
+from .blendshapes import Blendshapes
+from .errors import PackError
+from .image import ColorOrder, load_image
 from .landmark_sets import Location, locate, point_at, table_named, visibility
+from .metric_pose import MetricPose, intrinsics, place
 from .model import MorphableModel
+from .pack import CENTIMETRES
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +106,17 @@ class Face:
         """(T, 3), counter-clockwise seen from outside."""
         return self.model.triangles
 
+    @property
+    def blendshapes(self) -> Blendshapes:
+        """The expression as ARKit's blend shapes: a mapping from the names to weights 0..1.
+
+        Its ``unsupported`` lists those of the 52 that the pack's model cannot show.
+
+        Raises:
+            PackError: if the pack does not name its expressions as ARKit does.
+        """
+        return Blendshapes.of(self.model.expression_names, self.expression_coeffs)
+
     def landmarks_in(self, name: str) -> NDArray[np.float32]:
         """Landmarks of another scheme.
 
@@ -144,3 +162,84 @@ class Face:
             ValueError: a triangle out of range, or weights of a wrong shape or not finite.
         """
         return point_at(triangle, barycentric, self.vertices, self.triangles)
+
+    def metric_pose(
+        self,
+        *,
+        camera_matrix: ArrayLike | None = None,
+        field_of_view: float | None = None,
+        image_size: tuple[int, int] | None = None,
+    ) -> MetricPose:
+        """The head's place in front of the camera, in centimetres.
+
+        The size of the head is that of the fitted model, so distances are right as far as the
+        person's head has the size that the model gives it.
+
+        Args:
+            camera_matrix: (3, 3) intrinsics ``[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]``, pixels.
+            field_of_view: of an ideal camera, in place of ``camera_matrix``: the angle across the
+                image's width, degrees.
+            image_size: (height, width) in pixels; needed with ``field_of_view``.
+
+        Raises:
+            PackError: if the pack's model has no unit of length.
+            TypeError: a camera matrix that is not of real numbers.
+            ValueError: neither or both cameras, one that cannot be, or a face that fits no pose.
+        """
+        size = self.model.centimetres_per_unit
+        if size is None:
+            raise PackError(
+                "metric pose needs a pack whose pack.json gives morphable_model.unit as one of "
+                f"{', '.join(CENTIMETRES)}; this pack's unit is none of them"
+            )
+        matrix = intrinsics(image_size, camera_matrix, field_of_view)
+        head = self.model.reconstruct(self.shape_coeffs, self.expression_coeffs)
+        return place(head.astype(np.float64) * size, self.vertices[:, :2], matrix)
+
+    def aligned_crop(
+        self, image: Any, size: int = 112, *, color: ColorOrder = "rgb"
+    ) -> NDArray[np.uint8]:
+        """The face as recognition networks want it: its five points on ArcFace's template.
+
+        Args:
+            image: (H, W, 3) uint8 or anything else that :func:`threedfa.image.load_image` takes;
+                the one that the face was found in.
+            size: side of the crop, pixels; the template is that of 112 and grows with it.
+            color: channel order of ``image`` if it is an array, ``"rgb"`` or ``"bgr"``.
+
+        Returns:
+            RGB (size, size, 3) uint8, black beyond the image.
+
+        Raises:
+            ImageError: if the image cannot be read or used.
+            PackError: if the pack's model lacks the landmark set ``"five"``.
+            ValueError: if the size is out of range.
+        """
+        return aligned_crop(load_image(image, color=color), self.landmarks_in("five"), size)
+
+    def frontalized(
+        self, image: Any, size: int = 256, *, mirror: bool = True, color: ColorOrder = "rgb"
+    ) -> NDArray[np.uint8]:
+        """The face seen from the front, with its expression and the colours of the image.
+
+        Args:
+            image: as for :meth:`aligned_crop`.
+            size: side of the picture, pixels; it holds the whole mesh.
+            mirror: fill what the image does not show from the other side of the face.
+            color: channel order of ``image`` if it is an array, ``"rgb"`` or ``"bgr"``.
+
+        Returns:
+            RGB (size, size, 3) uint8, black around the face.
+
+        Raises:
+            ImageError: if the image cannot be read or used.
+            ValueError: if the size is out of range.
+        """
+        return frontalized(
+            load_image(image, color=color),
+            self.vertices,
+            self.triangles,
+            self.model.reconstruct(self.shape_coeffs, self.expression_coeffs),
+            size=size,
+            mirror=mirror,
+        )

@@ -30,6 +30,7 @@ from .ops import rasterize
 _TENSORS: Final = {"ibug68": "landmark", "mediapipe468": "landmarks468", "five": "five"}
 _ENOUGH: Final = 1e-6  # a barycentric weight below minus this is outside
 _DEPTH_SIDE: Final = 512  # pixels of the z-buffer
+_AROUND: Final = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +105,8 @@ def visibility(
 ) -> NDArray[np.bool_]:
     """Which points of a table the mesh itself does not hide from the viewer.
 
-    A point is hidden if all triangles around it show their back, or if it lies behind what a
-    z-buffer of the mesh has at its pixel and all neighbours. The z-buffer's longer side has 512
-    pixels; a point is behind if it is so by more than one of them.
+    A point is hidden if all triangles around it show their back, or if it lies behind the mesh:
+    see :func:`in_front`.
 
     Args:
         table: L points.
@@ -122,18 +122,34 @@ def visibility(
     front[triangles[a[:, 0] * b[:, 1] < a[:, 1] * b[:, 0]]] = True
     facing = (front[table.vertices] & (table.weights != 0)).any(axis=1)
 
+    shown: NDArray[np.bool_] = facing & in_front(table.of(vertices), vertices, triangles)
+    return shown
+
+
+def in_front(
+    points: NDArray[np.float32], vertices: NDArray[np.float32], triangles: NDArray[np.int32]
+) -> NDArray[np.bool_]:
+    """Which points (N, 3) a mesh does not hide, by a z-buffer: True for each (N,) that it does not.
+
+    The z-buffer's longer side has 512 pixels. A point is hidden if it lies more than one of them
+    behind what the buffer has at its own pixel and at all neighbours.
+    """
     low = vertices.min(axis=0)
     extent = float((vertices.max(axis=0) - low)[:2].max())
-    scale = _DEPTH_SIDE / max(extent, 1e-6)  # a face without extent stays a point
+    scale = np.float32(_DEPTH_SIDE / max(extent, 1e-6))  # a face without extent stays a point
     # One pixel more on each side, so that every point has all its neighbours.
     depth = np.full((_DEPTH_SIDE + 3, _DEPTH_SIDE + 3), -np.inf, np.float32)
-    fitted = (vertices - low) * np.float32(scale)
-    depth[1:-1, 1:-1] = rasterize(fitted, triangles, _DEPTH_SIDE + 1, _DEPTH_SIDE + 1).depth
-    points = table.of(fitted)
-    column, row = np.rint(points[:, :2]).clip(0, _DEPTH_SIDE).astype(np.int64).T + 1
-    around = [depth[row + i, column + j] for i in (-1, 0, 1) for j in (-1, 0, 1)]
-    shown: NDArray[np.bool_] = facing & (points[:, 2] >= np.min(around, axis=0) - 1)
-    return shown
+    depth[1:-1, 1:-1] = rasterize(
+        (vertices - low) * scale, triangles, _DEPTH_SIDE + 1, _DEPTH_SIDE + 1
+    ).depth
+    # The nearest mesh that is in front of a pixel and all its neighbours.
+    depth[1:-1, 1:-1] = np.min(
+        [depth[1 + i : len(depth) - 1 + i, 1 + j : len(depth) - 1 + j] for i, j in _AROUND], axis=0
+    )
+    fitted = (points - low) * scale
+    column, row = np.rint(fitted[:, :2]).clip(0, _DEPTH_SIDE).astype(np.int64).T + 1
+    front: NDArray[np.bool_] = fitted[:, 2] >= depth[row, column] - 1
+    return front
 
 
 def locate(
