@@ -84,6 +84,10 @@ def test_face_model(upstream_files: Path, synthetic_pack: Path) -> None:
         "triangles": (np.int32, (126, 3)),
         "landmark_vertices": (np.int32, (68, 3)),
         "landmark_weights": (np.float32, (68, 3)),
+        "landmarks468_vertices": (np.int32, (468, 3)),
+        "landmarks468_weights": (np.float32, (468, 3)),
+        "five_vertices": (np.int32, (5, 3)),
+        "five_weights": (np.float32, (5, 3)),
         "upstream_keypoints": (np.int32, (68, 3)),
         "uv": (np.float32, (80, 2)),
     }

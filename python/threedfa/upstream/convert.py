@@ -1,7 +1,8 @@
 """Packs made from the files of a 3DDFA_V2 checkout.
 
 The networks become ONNX graphs with folded batch normalisation, the face model a safetensors
-file. Three things differ from the upstream files:
+file, with the landmark sets of :mod:`threedfa.upstream.landmark_tables` beside the 68. Three things
+differ from the upstream files:
 
 * Triangles are turned to run counter-clockwise seen from outside the face.
 * A landmark is one vertex. Upstream lists three coordinate rows for each, and for landmark 44 of
@@ -42,6 +43,7 @@ from ..pack import (
     user_packs_folder,
 )
 from . import graphs, sources
+from .landmark_tables import landmark_tables
 from .matfile import read_mat
 from .unpickle import load_pickle, load_torch
 from .untrusted import Malformed, opened
@@ -347,6 +349,7 @@ def _morphable_model(files: Mapping[str, Path]) -> dict[str, Array]:
     mean = _floats(path, "u", basis["u"]).reshape(vertices, 3)
     triangles = _triangles(files[sources.TRIANGLES], mean)
     keypoints = _keypoints(path, basis["keypoints"], rows)
+    vertex_of = keypoints[:, 0] // 3
     weights = np.zeros((LANDMARKS, 3), np.float32)
     weights[:, 0] = 1
     model = {
@@ -354,8 +357,9 @@ def _morphable_model(files: Mapping[str, Path]) -> dict[str, Array]:
         "shape_basis": _modes(path, "w_shp", basis["w_shp"], vertices),
         "expression_basis": _modes(path, "w_exp", basis["w_exp"], vertices),
         "triangles": triangles,
-        "landmark_vertices": np.repeat(keypoints[:, :1] // 3, 3, axis=1),
+        "landmark_vertices": np.repeat(vertex_of[:, None], 3, axis=1),
         "landmark_weights": weights,
+        **landmark_tables(mean, triangles, vertex_of),
         "upstream_keypoints": keypoints,
     }
     if all(name in files for name in sources.OPTIONAL):
