@@ -51,8 +51,11 @@ Array<float> py_decode_boxes(py::handle loc_in, py::handle priors_in,
   const auto priors = reals(priors_in, "priors", {loc.shape(0), 4});
   Array<float> out(shape_of(loc));
   const auto target = writable(out);
-  py::gil_scoped_release release;
-  decode_boxes(view(loc), view(priors), {variances.first, variances.second}, target);
+  {
+    py::gil_scoped_release release;
+    decode_boxes(view(loc), view(priors), {variances.first, variances.second}, target);
+  }
+  check_finite(out, "loc");  // sizes grow exponentially with it
   return out;
 }
 

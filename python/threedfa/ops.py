@@ -96,7 +96,7 @@ def decode_boxes(
 
     Raises:
         TypeError: an array that is not of real numbers.
-        ValueError: wrong shapes or values that are not finite.
+        ValueError: wrong shapes, values that are not finite, or boxes that are not.
     """
     return _core.decode_boxes(loc, priors, variances)
 

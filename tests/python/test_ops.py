@@ -898,3 +898,8 @@ def test_coordinates_far_outside() -> None:
             beyond[:, 1] = np.minimum(beyond[:, 1], 3e38)
             beyond[:2, 1] = 1000
             assert np.all(ops.rasterize(beyond, TWO_TRIANGLES, 9, 9).triangle == -1)
+
+
+def test_offsets_whose_boxes_overflow_are_refused() -> None:
+    with pytest.raises(ValueError, match="loc: expected finite"):
+        ops.decode_boxes([[0, 0, 1e30, 0]], [[0.5, 0.5, 1, 1]])
