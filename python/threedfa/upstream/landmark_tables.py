@@ -31,6 +31,7 @@ _NOSE_TIP, _MOUTH_CORNERS = 30, (48, 54)
 _EYE_CORNERS: Final = ((36, 39), (42, 45))
 
 _STIFFNESS: Final = 0.3  # centimetres by which the spline may miss an anchor for a smoother warp
+_LIP_STEPS: Final = 40  # edges from a landmark of a lip that are followed along it
 _CANDIDATES: Final = 64  # triangles that the nearest point is looked for in
 
 
@@ -112,10 +113,11 @@ def _nearest(points: Array, mean: Array, triangles: Array) -> tuple[Array, Array
     """For each point (N, 3) the vertices (N, 3) and weights (N, 3) of the nearest surface point."""
     corners = mean[triangles]
     centres = corners.mean(axis=1)
+    lengths = (centres**2).sum(axis=1)
     vertices = np.zeros((len(points), 3), np.int64)
     weights = np.zeros((len(points), 3))
     for i, point in enumerate(points):
-        distances = ((centres - point) ** 2).sum(axis=1)
+        distances = lengths - 2 * (centres @ point)  # squared, but for the same constant
         count = min(_CANDIDATES, len(centres))
         near = np.argpartition(distances, count - 1)[:count]
         candidates = _weights_of_nearest(point, corners[near])  # (4, count, 3)
@@ -151,19 +153,17 @@ def _weights_of_nearest(point: Array, corners: Array) -> Array:
 
 
 def _steps_from(seeds: Array, triangles: Array, count: int) -> Array:
-    """(count,) edges between each vertex and the nearest seed; count where there is no way."""
+    """(count,) edges between each vertex and the nearest seed, at most `_LIP_STEPS` + 1."""
     edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
     edges = np.concatenate([edges, edges[:, ::-1]])
-    steps = np.full(count, count)
+    steps = np.full(count, _LIP_STEPS + 1)
     steps[seeds] = 0
     reached = np.zeros(count, bool)
     reached[seeds] = True
-    for step in range(1, count):
+    for step in range(1, _LIP_STEPS + 1):
         fresh = np.zeros(count, bool)
         fresh[edges[reached[edges[:, 0]], 1]] = True
-        fresh &= steps == count
-        if not fresh.any():
-            break
+        fresh &= steps > _LIP_STEPS
         steps[fresh] = step
         reached = fresh
     return steps
