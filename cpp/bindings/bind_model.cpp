@@ -8,6 +8,7 @@
 #include "threedfa/camera.hpp"
 #include "threedfa/morphable_model.hpp"
 #include "threedfa/pose.hpp"
+#include "threedfa/subdivision.hpp"
 
 namespace threedfa::bindings {
 namespace {
@@ -38,6 +39,15 @@ Array<float> py_reconstruct(const MorphableModel& model, py::handle shape_in,
   } else {
     model.reconstruct_landmarks(view(shape), view(expression), target);
   }
+  return out;
+}
+
+Array<float> py_subdivide(const Subdivision& subdivision, py::handle base_in) {
+  const auto base = reals(base_in, "values", {size(subdivision.base_count()), kAny});
+  Array<float> out({size(subdivision.dense_count()), base.shape(1)});
+  const auto target = writable(out);
+  py::gil_scoped_release release;
+  subdivision.apply(view(base), target);
   return out;
 }
 
@@ -174,6 +184,29 @@ void register_model(py::module_& m) {
            py::arg("expression_coeffs"))
       .def("project", &py_project, py::arg("params"), py::arg("rois"), py::kw_only(),
            py::arg("input_size"), py::arg("dense"));
+
+  py::class_<Subdivision, std::unique_ptr<Subdivision>>(m, "Subdivision")
+      .def(py::init([](py::handle triangles_in, py::ssize_t vertex_count) {
+             to_int(vertex_count, "vertex_count");
+             const auto triangles = triangle_indices(triangles_in, vertex_count);
+             py::gil_scoped_release release;
+             return std::make_unique<Subdivision>(view(triangles),
+                                                  static_cast<std::size_t>(vertex_count));
+           }),
+           py::arg("triangles"), py::arg("vertex_count"))
+      .def_property_readonly("triangles",
+                             [](py::handle self) {
+                               const auto& subdivision = self.cast<const Subdivision&>();
+                               return view_of(self, subdivision.triangles(),
+                                              {size(subdivision.triangles().size() / 3), 3});
+                             })
+      .def_property_readonly("edges",
+                             [](py::handle self) {
+                               const auto& subdivision = self.cast<const Subdivision&>();
+                               return view_of(self, subdivision.edges(),
+                                              {size(subdivision.edges().size() / 2), 2});
+                             })
+      .def("apply", &py_subdivide, py::arg("values"));
 
   m.def("decompose", &py_decompose, py::arg("camera"));
   m.def("rotation_from_angles", &py_rotation_from_angles, py::arg("yaw"), py::arg("pitch"),

@@ -61,6 +61,32 @@ void check_count(const TensorFile& file, const std::string& tensor, std::size_t 
   }
 }
 
+// A basis NAME_basis as the file holds it, or made from integers and put into `storage`.
+Span<const float> read_basis(const TensorFile& file, const std::string& name, std::size_t vertices,
+                             std::shared_ptr<const std::vector<float>>& storage) {
+  const std::string tensor = name + "_basis";
+  const TensorFile::Tensor* const found = file.find(tensor);
+  if (found == nullptr || found->dtype != "I16") {
+    const Span<const float> basis = file.f32(tensor, {TensorFile::kAny, vertices, 3});
+    check_finite(file, tensor, basis);
+    return basis;
+  }
+  const Span<const std::int16_t> steps = file.i16(tensor, {TensorFile::kAny, vertices, 3});
+  const std::size_t modes = found->shape[0];
+  const Span<const float> scale = file.f32(name + "_scale", {modes});
+  std::vector<float> values(steps.size());
+  for (std::size_t k = 0; k < modes; ++k) {
+    const std::size_t begin = k * vertices * 3;
+    for (std::size_t i = begin; i < begin + vertices * 3; ++i) {
+      values[i] = scale[k] * static_cast<float>(steps[i]);
+    }
+  }
+  check_finite(file, name + "_scale", scale);
+  check_finite(file, tensor, values);
+  storage = std::make_shared<const std::vector<float>>(std::move(values));
+  return *storage;
+}
+
 PointSet read_point_set(const TensorFile& file, const std::string& name, std::size_t vertex_count) {
   PointSet set;
   set.name = name;
@@ -150,8 +176,8 @@ MorphableModel::MorphableModel(TensorFile file) : file_(std::move(file)) {
   mean_ = file_.f32("mean", {kAny, 3});
   check_count(file_, "mean", 3);
   const std::size_t vertices = vertex_count();
-  shape_basis_ = file_.f32("shape_basis", {kAny, vertices, 3});
-  expression_basis_ = file_.f32("expression_basis", {kAny, vertices, 3});
+  shape_basis_ = read_basis(file_, "shape", vertices, shape_storage_);
+  expression_basis_ = read_basis(file_, "expression", vertices, expression_storage_);
   shape_count_ = shape_of(file_, "shape_basis")[0];
   expression_count_ = shape_of(file_, "expression_basis")[0];
   triangles_ = file_.i32("triangles", {kAny, 3});
@@ -162,8 +188,6 @@ MorphableModel::MorphableModel(TensorFile file) : file_(std::move(file)) {
   point_sets_ = read_point_sets(file_, vertices);
 
   check_finite(file_, "mean", mean_);
-  check_finite(file_, "shape_basis", shape_basis_);
-  check_finite(file_, "expression_basis", expression_basis_);
   check_indices(file_, "triangles", triangles_, vertices);
   if (file_.find("uv") != nullptr) {
     uv_ = file_.f32("uv", {vertices, 2});

@@ -527,4 +527,9 @@ Span<const std::int32_t> TensorFile::i32(const std::string& name,
   return typed<std::int32_t>(*this, name, "I32", shape);
 }
 
+Span<const std::int16_t> TensorFile::i16(const std::string& name,
+                                         const std::vector<std::size_t>& shape) const {
+  return typed<std::int16_t>(*this, name, "I16", shape);
+}
+
 }  // namespace threedfa

@@ -57,6 +57,7 @@ class TensorWriter {
  private:
   static const char* dtype(float) { return "F32"; }
   static const char* dtype(std::int32_t) { return "I32"; }
+  static const char* dtype(std::int16_t) { return "I16"; }
   static const char* dtype(std::uint8_t) { return "U8"; }
 
   std::string header_;

@@ -154,6 +154,43 @@ TEST_CASE("linear model: wrong sizes are refused") {
   CHECK_THROWS_AS(model.evaluate(two, out), std::invalid_argument);
 }
 
+TEST_CASE("morphable model: bases of 16-bit integers are multiplied by their scales") {
+  const Floats mean{0, 0, 0, 1, 0, 0, 0, 1, 0};
+  const std::vector<std::int16_t> steps{0,      1, -1, 2, 3, 4, 5, 6, 32767,
+                                        -32768, 1, 1,  1, 1, 1, 1, 1, 1};
+  const auto file = [&](std::size_t scales, float last) {
+    TensorWriter writer;
+    Floats scale{0.5f, last};
+    scale.resize(scales);
+    return writer.add("mean", {3, 3}, mean)
+        .add("shape_scale", {scales}, scale)
+        .add("expression_basis", {0, 3, 3}, Floats{})
+        .add("triangles", {1, 3}, Ints{0, 1, 2})
+        .add("landmark_vertices", {1, 3}, Ints{2, 2, 2})
+        .add("landmark_weights", {1, 3}, Floats{1, 0, 0})
+        .add("shape_basis", {2, 3, 3}, steps)
+        .bytes();
+  };
+  const Bytes bytes = file(2, 0.25f);
+  const MorphableModel original(TensorFile::parse(bytes, "model"));
+  const MorphableModel model = original;
+  REQUIRE(model.shape_count() == 2);
+  CHECK(model.shape_basis()[8] == 16383.5f);
+  CHECK(model.shape_basis()[9] == -8192.0f);
+  const Floats coefficients{2, 4};
+  Floats vertices(9), landmark(3);
+  model.reconstruct(coefficients, {}, vertices);
+  CHECK(vertices == Floats{-32768, 2, 0, 4, 4, 5, 6, 8, 32768});
+  model.reconstruct_landmarks(coefficients, {}, landmark);
+  CHECK(landmark == Floats{6, 8, 32768});
+
+  const auto load = [](const Bytes& data) { MorphableModel(TensorFile::parse(data, "model")); };
+  const float infinity = std::numeric_limits<float>::infinity();
+  CHECK_THROWS_AS(load(file(1, 0)), FileError);
+  CHECK_THROWS_AS(load(file(2, infinity)), FileError);
+  CHECK_THROWS_AS(load(file(2, 1e38f)), FileError);  // times 32768 is infinite
+}
+
 TEST_CASE("morphable model: gives what the file holds") {
   const Tensors tensors = small();
   const Bytes bytes = tensors.bytes();

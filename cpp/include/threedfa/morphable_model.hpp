@@ -41,8 +41,8 @@ struct PointSet {
 /// landmarks):
 ///
 ///   mean               F32 (V, 3)
-///   shape_basis        F32 (S, V, 3)
-///   expression_basis   F32 (E, V, 3)
+///   shape_basis        F32 (S, V, 3)    or I16 beside shape_scale F32 (S): row k is scale[k] times
+///   expression_basis   F32 (E, V, 3)    the integers; likewise expression_scale F32 (E)
 ///   triangles          I32 (T, 3)      counter-clockwise seen from outside
 ///   landmark_vertices  I32 (L, 3)      each landmark is a weighted sum of three vertices
 ///   landmark_weights   F32 (L, 3)      finite; 1 0 0 where a landmark is a vertex
@@ -103,8 +103,9 @@ class MorphableModel {
   std::vector<PointSet> point_sets_;
   std::size_t shape_count_ = 0, expression_count_ = 0;
   LinearModel dense_;
-  // Mean and basis rows at the landmarks. Shared, so that the spans into it survive copies.
-  std::shared_ptr<const std::vector<float>> sparse_storage_;
+  // Bases that the file holds as integers, and mean and basis rows at the landmarks. Shared, so that
+  // the spans into them survive copies.
+  std::shared_ptr<const std::vector<float>> shape_storage_, expression_storage_, sparse_storage_;
   LinearModel sparse_;
 };
 

@@ -22,7 +22,7 @@ class FileError : public std::runtime_error {
 ///
 /// Read strictly: a header over 1 MiB, JSON outside the format's grammar, duplicate names, offsets
 /// that overlap, leave gaps, are not aligned to the element size or do not match dtype times shape
-/// are refused. Only F32 and I32 can be asked for. Tensors and spans are views, valid as long as
+/// are refused. Only F32, I32 and I16 can be asked for. Tensors and spans are views, valid as long as
 /// this object or a copy of it; the file must not be changed meanwhile.
 class TensorFile {
  public:
@@ -53,6 +53,8 @@ class TensorFile {
   /// @throws FileError naming the tensor, the expected and the actual dtype or shape
   Span<const float> f32(const std::string& name, const std::vector<std::size_t>& shape) const;
   Span<const std::int32_t> i32(const std::string& name,
+                               const std::vector<std::size_t>& shape) const;
+  Span<const std::int16_t> i16(const std::string& name,
                                const std::vector<std::size_t>& shape) const;
 
   static constexpr std::size_t kAny = static_cast<std::size_t>(-1);

@@ -13,5 +13,6 @@
 #include "threedfa/roi.hpp"
 #include "threedfa/shading.hpp"
 #include "threedfa/span.hpp"
+#include "threedfa/subdivision.hpp"
 #include "threedfa/tensor_file.hpp"
 #include "threedfa/texture.hpp"
