@@ -1,4 +1,4 @@
-"""Results as JSON, CSV and NPZ.
+"""Results as JSON, JSON lines, CSV and NPZ.
 
 The JSON schema is ``schemas/result.schema.json``, explained in ``docs/json.md``. Text files hold
 the shortest decimal digits that give back the same float32. All files appear whole or not at all.
@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ from .files import atomic_write
 SCHEMA_VERSION: Final = 1
 """Goes up when a reader of the JSON files has to change; new fields alone do not raise it."""
 
+_IBUG68: Final = "ibug68"
 _LANDMARKS: Final = 68
 
 
@@ -64,6 +65,9 @@ class FaceFields(Protocol):
     def shape_coeffs(self) -> NDArray[np.float32]: ...
     @property
     def expression_coeffs(self) -> NDArray[np.float32]: ...
+    @property
+    def blendshapes(self) -> Mapping[str, float]: ...
+    def landmarks_in(self, name: str, /) -> NDArray[np.float32]: ...
 
 
 Result: TypeAlias = tuple["str | os.PathLike[str]", tuple[int, int], Sequence[FaceFields]]
@@ -75,6 +79,8 @@ def faces_to_dict(
     faces: Sequence[FaceFields],
     *,
     name: str | os.PathLike[str] | None = None,
+    landmark_sets: Sequence[str] = (),
+    blendshapes: bool = False,
 ) -> dict[str, Any]:
     """One image's faces as a dictionary of numbers, strings, lists and dictionaries for JSON.
 
@@ -84,9 +90,13 @@ def faces_to_dict(
         image_size: (height, width) in pixels.
         faces: the faces found in the image, possibly none.
         name: the image's name or path, if it has one.
+        landmark_sets: sets to give beside the 68 landmarks, by their names.
+        blendshapes: whether to give ARKit's blend shapes, too.
 
     Raises:
-        ValueError: if a value is not finite or an array has a wrong shape.
+        PackError: if the pack lacks a landmark set or ARKit's names of its expressions.
+        ValueError: if a value is not finite, an array has a wrong shape, or a landmark set of that
+            name is not known.
     """
     height, width = image_size
     return {
@@ -96,39 +106,68 @@ def faces_to_dict(
             "height": int(height),
             "width": int(width),
         },
-        "faces": [_face_to_dict(face) for face in faces],
+        "faces": [_face_to_dict(face, landmark_sets, blendshapes) for face in faces],
     }
 
 
-def write_json(path: str | os.PathLike[str], results: Sequence[Result]) -> None:
+def write_json(
+    path: str | os.PathLike[str],
+    results: Sequence[Result],
+    *,
+    landmark_sets: Sequence[str] = (),
+    blendshapes: bool = False,
+) -> None:
     """Write a JSON array with what `faces_to_dict` gives for each image, one image a line, UTF-8.
 
     Raises:
-        ValueError: as `faces_to_dict`.
+        PackError, ValueError: as `faces_to_dict`.
         ExportError: if the file cannot be written.
     """
-    lines = [
-        json.dumps(faces_to_dict(size, faces, name=name), ensure_ascii=False, allow_nan=False)
-        for name, size, faces in results
-    ]
+    lines = _json_lines(results, landmark_sets, blendshapes)
     text = "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
     _write_text(path, text)
 
 
-def write_csv(path: str | os.PathLike[str], results: Sequence[Result]) -> None:
+def write_json_lines(
+    path: str | os.PathLike[str],
+    results: Sequence[Result],
+    *,
+    landmark_sets: Sequence[str] = (),
+    blendshapes: bool = False,
+) -> None:
+    """Write JSON lines: what `faces_to_dict` gives for each image on a line of its own, UTF-8.
+
+    Raises:
+        PackError, ValueError: as `faces_to_dict`.
+        ExportError: if the file cannot be written.
+    """
+    lines = _json_lines(results, landmark_sets, blendshapes)
+    _write_text(path, "".join(line + "\n" for line in lines))
+
+
+def write_csv(
+    path: str | os.PathLike[str], results: Sequence[Result], *, landmark_set: str = _IBUG68
+) -> None:
     """Write a table with one row a face, comma separated, UTF-8, with a header row.
 
     The columns are ``image`` (its name), ``face`` (0, 1, ... in the image), ``score``, ``left
     top right bottom`` (the box), ``yaw pitch roll`` (degrees), ``scale``, then ``x0 y0 z0`` to
-    ``x67 y67 z67`` (landmarks). Images without faces have no row.
+    ``x67 y67 z67``, the landmarks, of ``landmark_set`` if that is given. Images without faces have
+    no row; where no image has one, other sets than the 68 have no columns.
 
     Text is always quoted and names are written as they are. A spreadsheet may take a name that
     begins with ``=``, ``+``, ``-`` or ``@`` for a formula: import such a column as text.
 
     Raises:
-        ValueError: if a value is not finite or an array has a wrong shape.
+        PackError: if the pack lacks the landmark set.
+        ValueError: if a value is not finite, an array has a wrong shape, or a landmark set of that
+            name is not known.
         ExportError: if the file cannot be written.
     """
+    count = _LANDMARKS
+    if landmark_set != _IBUG68:
+        every = (face for _, _, faces in results for face in faces)
+        count = next((len(face.landmarks_in(landmark_set)) for face in every), 0)
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(
@@ -145,13 +184,14 @@ def write_csv(path: str | os.PathLike[str], results: Sequence[Result]) -> None:
             "roll",
             "scale",
         ]
-        + [f"{axis}{index}" for index in range(_LANDMARKS) for axis in "xyz"]
+        + [f"{axis}{index}" for index in range(count) for axis in "xyz"]
     )
     for name, _, faces in results:
         for number, face in enumerate(faces):
             pose = face.pose
             angles = [pose.yaw, pose.pitch, pose.roll, pose.scale]
-            landmarks = _numbers("landmarks", face.landmarks, (_LANDMARKS, 3))
+            points = face.landmarks if landmark_set == _IBUG68 else face.landmarks_in(landmark_set)
+            landmarks = _numbers("landmarks", points, (count, 3))
             writer.writerow(
                 [
                     os.fspath(name),
@@ -165,18 +205,25 @@ def write_csv(path: str | os.PathLike[str], results: Sequence[Result]) -> None:
     _write_text(path, stream.getvalue())
 
 
-def write_npz(path: str | os.PathLike[str], faces: Sequence[FaceFields]) -> None:
+def write_npz(
+    path: str | os.PathLike[str],
+    faces: Sequence[FaceFields],
+    *,
+    landmark_sets: Sequence[str] = (),
+) -> None:
     """Write the faces of one image as arrays, for ``numpy.load(path, allow_pickle=False)``.
 
     With N faces of one model: ``bbox (N, 4)``, ``score (N,)``, ``roi (N, 4)`` float64, ``params
     (N, P)``, ``landmarks (N, 68, 3)``, ``vertices (N, V, 3)``, ``triangles (T, 3)`` int32, ``yaw``,
     ``pitch``, ``roll`` and ``scale (N,)``, ``rotation (N, 3, 3)``, ``translation (N, 3)``,
-    ``shape_coeffs (N, S)``, ``expression_coeffs (N, E)``; float32 unless said otherwise. Without
-    faces, N, P, V, T, S and E are 0.
+    ``shape_coeffs (N, S)``, ``expression_coeffs (N, E)``; float32 unless said otherwise; for each
+    of ``landmark_sets`` another array of its name, ``(N, L, 3)``. Without faces, N, P, V, T, S, E
+    and L are 0.
 
     Raises:
-        ValueError: if a value is not finite, an array has a wrong shape, or
-            the faces are not of one model.
+        PackError: if the pack lacks a landmark set.
+        ValueError: if a value is not finite, an array has a wrong shape, the faces are not of one
+            model, or a landmark set of that name is not known or has the name of another array.
         ExportError: if the file cannot be written.
     """
     poses = [face.pose for face in faces]
@@ -199,15 +246,36 @@ def write_npz(path: str | os.PathLike[str], faces: Sequence[FaceFields]) -> None
             "expression_coeffs", [face.expression_coeffs for face in faces], (None,)
         ),
     }
+    for name in landmark_sets:
+        if name in arrays:
+            raise ValueError(f"landmark set {name!r} has the name of another array; rename it")
+        arrays[name] = _stack(name, [face.landmarks_in(name) for face in faces], (None, 3))
     encoded = io.BytesIO()
     np.savez_compressed(encoded, **arrays)
     with atomic_write(path) as stream:
         stream.write(encoded.getbuffer())
 
 
-def _face_to_dict(face: FaceFields) -> dict[str, Any]:
+def _json_lines(
+    results: Sequence[Result], landmark_sets: Sequence[str], blendshapes: bool
+) -> list[str]:
+    return [
+        json.dumps(
+            faces_to_dict(
+                size, faces, name=name, landmark_sets=landmark_sets, blendshapes=blendshapes
+            ),
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+        for name, size, faces in results
+    ]
+
+
+def _face_to_dict(
+    face: FaceFields, landmark_sets: Sequence[str], blendshapes: bool
+) -> dict[str, Any]:
     pose = face.pose
-    return {
+    fields = {
         "bbox": _numbers("bbox", face.bbox, (4,)),
         "score": _numbers("score", face.score, ()),
         "roi": _numbers("roi", face.roi, (4,)),
@@ -224,6 +292,15 @@ def _face_to_dict(face: FaceFields) -> dict[str, Any]:
         "shape_coeffs": _numbers("shape_coeffs", face.shape_coeffs, (None,)),
         "expression_coeffs": _numbers("expression_coeffs", face.expression_coeffs, (None,)),
     }
+    if landmark_sets:
+        fields["landmark_sets"] = {
+            name: _numbers(name, face.landmarks_in(name), (None, 3)) for name in landmark_sets
+        }
+    if blendshapes:
+        fields["blendshapes"] = {
+            name: _numbers(name, weight, ()) for name, weight in face.blendshapes.items()
+        }
+    return fields
 
 
 def _numbers(name: str, values: Any, shape: tuple[int | None, ...]) -> Any:
