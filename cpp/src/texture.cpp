@@ -124,7 +124,8 @@ struct Footprint {
 
 int sample_count(float x, float y) {
   constexpr float kMost = 64.0f;
-  return static_cast<int>(std::ceil(std::clamp(std::hypot(x, y), 1.0f, kMost)));
+  constexpr float kRounding = 0.01f;  // a texel of the size of a pixel needs one sample
+  return static_cast<int>(std::ceil(std::clamp(std::hypot(x, y) - kRounding, 1.0f, kMost)));
 }
 
 /// @param p three points in the picture, x y z

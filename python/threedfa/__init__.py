@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .pack import verify_pack as verify_pack
     from .priors import PriorConfig as PriorConfig
     from .rendering import render as render
-    from .rendering import uv_texture as uv_texture
+    from .textures import uv_texture as uv_texture
     from .upstream.convert import import_upstream_pack as import_upstream_pack
 
 __version__ = _core.__version__
@@ -56,7 +56,7 @@ _HOMES = {
     "render": "rendering",
     "save_image": "image",
     "save_mesh": "export",
-    "uv_texture": "rendering",
+    "uv_texture": "textures",
     "verify_pack": "pack",
 }
 _MODULES = ("compat", "ops")

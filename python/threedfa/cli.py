@@ -23,8 +23,9 @@ from .export import save_mesh
 from .image import load_image, save_image
 from .networks import Backend
 from .pack import Pack, list_packs, pack_path, verify_pack
-from .rendering import Mode, render, uv_texture
+from .rendering import Mode, render
 from .tables import Result, faces_to_dict, write_csv, write_json, write_npz
+from .textures import uv_texture
 from .upstream.convert import import_reference_pack, import_upstream_pack
 from .upstream.download import download_upstream
 from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE

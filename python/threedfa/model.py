@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 from .errors import PackError
 from .landmark_sets import LandmarkTable, tables_of
+
+# How far from any vertex a vertex's mirror image may lie, in extents of the face.
+_MIRROR_TOLERANCE = 0.03
 
 
 class MorphableModel:
@@ -123,6 +127,15 @@ class MorphableModel:
         code: NDArray[np.float32] = ((self.mean - low) / extent).astype(np.float32)
         return code
 
+    @cached_property
+    def mirror_vertices(self) -> NDArray[np.int32] | None:
+        """(V,) for each vertex the one nearest to its mirror image in the mean face (-x, y, z).
+
+        None where the mean face is not symmetric: where an image is farther from all vertices than
+        3 % of the face's extent.
+        """
+        return _mirror(self.mean, _MIRROR_TOLERANCE * float(np.ptp(self.mean, axis=0).max()))
+
     @property
     def param_count(self) -> int:
         """Length of a parameter vector: 12 camera + S shape + E expression values."""
@@ -171,3 +184,31 @@ class MorphableModel:
     ) -> NDArray[np.float32]:
         """:meth:`project` for N faces at once: (N, 12 + S + E) and (N, 4) to (N, 68 or V, 3)."""
         return self._core.project(params, rois, input_size=self.input_size, dense=dense)
+
+
+def _mirror(points: NDArray[np.float32], tolerance: float) -> NDArray[np.int32] | None:
+    """The point nearest to each point's mirror image; None if one is farther than ``tolerance``."""
+    order = np.argsort(points[:, 1], kind="stable")
+    heights = points[order, 1]
+    result = np.empty(len(points), np.int32)
+    left = np.arange(len(points))  # in that order
+    for reach in (tolerance / 8, tolerance):  # most are found among few
+        far = []
+        for rows in np.array_split(left, len(left) // 256 + 1):
+            if not len(rows):
+                continue
+            low = np.searchsorted(heights, heights[rows[0]] - reach, "left")
+            high = np.searchsorted(heights, heights[rows[-1]] + reach, "right")
+            near = points[order[low:high]]
+            mirrored = points[order[rows]] * np.array((-1, 1, 1), np.float32)
+            squared = np.square(mirrored[:, None, 0] - near[:, 0])
+            for axis in (1, 2):
+                squared += np.square(mirrored[:, None, axis] - near[:, axis])
+            nearest = np.argmin(squared, axis=1)
+            result[order[rows]] = order[low + nearest]
+            far.append(rows[squared[np.arange(len(rows)), nearest] > reach**2])
+        left = np.concatenate(far) if far else left[:0]
+    if len(left):
+        return None
+    result.flags.writeable = False
+    return result

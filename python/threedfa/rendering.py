@@ -1,4 +1,4 @@
-"""Pictures of results: overlays and textures."""
+"""Pictures of results: overlays."""
 
 from __future__ import annotations
 
@@ -82,36 +82,6 @@ def render(
     if alpha == 1:
         return canvas
     return cv2.addWeighted(background, 1 - alpha, canvas, alpha, 0).astype(np.uint8, copy=False)
-
-
-def uv_texture(
-    image: Any, face: Face, *, size: int = 256, color: ColorOrder = "rgb"
-) -> NDArray[np.uint8]:
-    """The face's colours laid out by the model's texture coordinates.
-
-    Colours are sampled bilinearly at the vertices and interpolated over the triangles, as 3DDFA_V2
-    does; black where the layout has no triangle.
-
-    Args:
-        image: (H, W, 3) uint8 or anything else that :func:`threedfa.image.load_image` takes.
-        face: of this image.
-        size: side of the texture, pixels.
-        color: channel order of ``image`` if it is an array, ``"rgb"`` or ``"bgr"``.
-
-    Returns:
-        RGB (size, size, 3) uint8.
-
-    Raises:
-        ImageError: if the image cannot be read or used.
-        ValueError: if the model has no texture coordinates, or the size is out of range.
-    """
-    uv = face.model.uv
-    if uv is None:
-        raise ValueError(
-            "uv_texture: expected a model with texture coordinates, this pack's has none; import "
-            "it again with BFM_UV.mat and indices.npy beside the other files"
-        )
-    return _core.uv_texture(load_image(image, color=color), face.vertices, uv, face.triangles, size)
 
 
 def vertex_colors(image: NDArray[np.uint8], vertices: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -23,7 +23,6 @@ from threedfa import (
     load_image,
     ops,
     render,
-    uv_texture,
 )
 from threedfa.rendering import Mode, image_normals
 
@@ -289,7 +288,10 @@ def test_textures(reference: Path, aligner: FaceAligner, record: Record, name: s
     stored = load_image(reference / "goldens" / "render" / f"{name}_uvtex.png")
     for i, face in enumerate(faces_of_reference(reference, aligner, name)):
         expected = stored[:, size * i : size * (i + 1)]
-        differs = np.abs(uv_texture(image, face, size=size).astype(int) - expected).max(axis=2) > 2
+        uv = face.model.uv
+        assert uv is not None
+        texture = _core.uv_texture(image, face.vertices, uv, face.triangles, size)
+        differs = np.abs(texture.astype(int) - expected).max(axis=2) > 2
         # The outermost vertices of the layout lie on the centres of the outermost pixels, which
         # the predecessor therefore leaves black.
         border = np.ones((size, size), bool)

@@ -1,0 +1,210 @@
+"""Textures: the face's skin laid out by the model's texture coordinates."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias, get_args, overload
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .face import Face
+from .image import ColorOrder, load_image
+from .rendering import image_normals
+
+Fill: TypeAlias = Literal["mirror", "photo", "transparent"]
+"""What texels show that the viewer does not see."""
+
+_Image: TypeAlias = NDArray[np.uint8]
+
+# Visibility from which a texel is worth something, and all: seen at 84° and at 70°, where the
+# picture has 1/10 and 1/3 of the texture's resolution.
+_GRAZING, _CLEAR = 0.1, 0.34
+_COARSE = 512  # side of the picture that says where both sides are blended
+_LEAST = 0.02  # what the border of what is seen is worth: all, where nothing better is known
+_SEAM = 1 / 64  # half the width over which both sides are blended, in sides of the texture
+
+
+@overload
+def uv_texture(
+    image: Any,
+    face: Face,
+    *,
+    size: int = ...,
+    fill: Fill = ...,
+    return_visibility: Literal[False] = ...,
+    color: ColorOrder = ...,
+) -> NDArray[np.uint8]: ...
+@overload
+def uv_texture(
+    image: Any,
+    face: Face,
+    *,
+    size: int = ...,
+    fill: Fill = ...,
+    return_visibility: Literal[True],
+    color: ColorOrder = ...,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]: ...
+def uv_texture(
+    image: Any,
+    face: Face,
+    *,
+    size: int = 256,
+    fill: Fill = "mirror",
+    return_visibility: bool = False,
+    color: ColorOrder = "rgb",
+) -> NDArray[np.uint8] | tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The face's colours laid out by the model's texture coordinates.
+
+    Each texel is looked up in the picture on its own: between pixels where it is smaller than one,
+    as the mean of the pixels that it covers where it is larger. The texel in column ``i`` and row
+    ``j`` lies at u = (i + 1/2) / size, v = 1 - (j + 1/2) / size, as in glTF and OBJ. It is black
+    where the layout has no triangle.
+
+    Args:
+        image: (H, W, 3) uint8 or anything else that :func:`threedfa.image.load_image` takes.
+        face: of this image.
+        size: side of the texture, pixels.
+        fill: what texels show that the picture does not, because the face turns away, hides them
+            or leaves the picture there. ``"mirror"``: the same place of the face's other half,
+            blended at the seam; where neither half is seen or the model is not symmetric, the
+            colours around. ``"photo"``: whatever the picture shows at that place, as 3DDFA_V2 does.
+            ``"transparent"``: nothing, the result has a fourth channel, alpha.
+        return_visibility: return the visibility as well.
+        color: channel order of ``image`` if it is an array, ``"rgb"`` or ``"bgr"``.
+
+    Returns:
+        RGB (size, size, 3) uint8, or RGBA (size, size, 4) for ``fill="transparent"``. With
+        ``return_visibility`` a tuple of it and float32 (size, size): the cosine of the angle
+        between the surface and the direction to the viewer where the texel is seen (z-buffer), 0
+        where it is not.
+
+    Raises:
+        ImageError: if the image cannot be read or used.
+        ValueError: if the model has no texture coordinates, the size is out of range, or the fill
+            is unknown.
+    """
+    if fill not in get_args(Fill):
+        raise ValueError(f"fill: expected one of {', '.join(get_args(Fill))}, got {fill!r}")
+    texture, visibility = _lay_out(load_image(image, color=color), face, size, fill)
+    return (texture, np.maximum(visibility, 0)) if return_visibility else texture
+
+
+def mesh_texture(image: NDArray[np.uint8], face: Face, size: int) -> NDArray[np.uint8]:
+    """The texture for a mesh file, RGB (size, size, 3): as :func:`uv_texture`, with the colours
+    carried on beyond the layout, so that renderers mix no black into its borders.
+
+    Raises:
+        ValueError: if the model has no texture coordinates, or the size is out of range.
+    """
+    texture, visibility = _lay_out(image, face, size, "mirror")
+    return _spread(texture, visibility >= 0)
+
+
+def _lay_out(
+    image: _Image, face: Face, size: int, fill: Fill
+) -> tuple[_Image, NDArray[np.float32]]:
+    """Texture and visibility, which is -1 where the layout has no triangle."""
+    uv = face.model.uv
+    if uv is None:
+        raise ValueError(
+            "uv_texture: expected a model with texture coordinates, this pack's has none; import "
+            "it again with BFM_UV.mat and indices.npy beside the other files"
+        )
+    vertices, normals, triangles = face.vertices, image_normals(face), face.triangles
+    texture, visibility = _core.texture_map(image, vertices, normals, vertices, uv, triangles, size)
+    if fill == "transparent":
+        seen = visibility > 0
+        return np.dstack([texture * seen[:, :, None], seen * np.uint8(255)]), visibility
+    if fill == "mirror":
+        mirror = face.model.mirror_vertices
+        if mirror is None:
+            other, other_visibility = texture, np.minimum(visibility, 0)
+        else:
+            # The same layout, its vertices looked up where their mirror images are.
+            other, other_visibility = _core.texture_map(
+                image, vertices[mirror], normals[mirror], vertices, uv, triangles, size
+            )
+        texture = _blend(texture, visibility, other, other_visibility)
+    return texture, visibility
+
+
+def _blend(
+    own: _Image,
+    own_visibility: NDArray[np.float32],
+    other: _Image,
+    other_visibility: NDArray[np.float32],
+) -> _Image:
+    """A texture of what is seen of each texel itself and of its mirror image."""
+    covered = own_visibility >= 0
+    own_weight = _weight(own_visibility, covered)
+    doubtful = covered & (own_weight < 1)
+    if not doubtful.any():
+        return own
+    # The other side counts as far as it is seen better, and has what this side leaves.
+    better = ((other_visibility - own_visibility) / _CLEAR).clip(0, 1)
+    other_weight = (1 - own_weight) * better * _weight(other_visibility, covered)
+    total = own_weight + other_weight
+    known = total > 0
+    share = np.divide(own_weight, total, out=np.ones_like(total), where=known)[:, :, None]
+    mixed = own * share + other * (1 - share)
+    if (doubtful & ~known).any():
+        mixed = _pull_push(mixed * known[:, :, None], known.astype(np.float32))
+    return np.where(doubtful[:, :, None], np.rint(mixed).astype(np.uint8), own)
+
+
+def _weight(visibility: NDArray[np.float32], covered: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """1 well inside what is clearly seen, little at its border, 0 where nothing is seen."""
+    clear = ((visibility - _GRAZING) / (_CLEAR - _GRAZING)).clip(0, 1)
+    # The border is soft, so the picture of it may be coarse: blurring a large one takes minutes.
+    side = len(clear)
+    coarse = min(side, _COARSE)
+    around, known = (
+        cv2.GaussianBlur(
+            cv2.resize(values, (coarse, coarse), interpolation=cv2.INTER_AREA),
+            (0, 0),
+            max(_SEAM * coarse, 0.5),
+            borderType=cv2.BORDER_REPLICATE,
+        )
+        for values in (clear, covered.astype(np.float32))
+    )
+    # Half of the surroundings are clear at a straight border of what is seen. Blurred ones are
+    # nearly one.
+    inside = (around / np.maximum(known, 1e-6) * 2 - 1).clip(_LEAST, 1)
+    inside[inside > 1 - 1e-3] = 1
+    inside = cv2.resize(inside, (side, side), interpolation=cv2.INTER_LINEAR)
+    weight: NDArray[np.float32] = np.where(covered, clear * inside, 0).astype(np.float32)
+    return weight
+
+
+def _spread(colors: _Image, known: NDArray[np.bool_]) -> _Image:
+    """Known colours, and smooth ones between and around them."""
+    if known.all() or not known.any():
+        return colors
+    weight = known.astype(np.float32)
+    filled = _pull_push(colors * weight[:, :, None], weight)
+    return np.where(known[:, :, None], colors, np.rint(filled).astype(np.uint8))
+
+
+def _pull_push(colors: NDArray[Any], weight: NDArray[Any]) -> NDArray[np.float32]:
+    """Colours (S, S, 3) for every pixel from colours times weights and weights (S, S) of 0..1.
+
+    Source: Gortler et al. 1996, "The Lumigraph", section 3.4.
+    """
+    side = len(weight)
+    filled: NDArray[np.float32]
+    if side == 1:
+        filled = colors / np.maximum(weight, 1e-12)[:, :, None]
+        return filled
+    half = (side + 1) // 2
+    low, low_weight = (
+        cv2.resize(values, (half, half), interpolation=cv2.INTER_AREA)
+        for values in (colors, weight)
+    )
+    # A pixel of which a quarter is known is known: the rest of it takes its colour from there.
+    gain = np.minimum(4, 1 / np.maximum(low_weight, 1e-12))
+    coarse = _pull_push(low * gain[:, :, None], low_weight * gain)
+    fine = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)
+    filled = colors + fine * (1 - weight)[:, :, None]
+    return filled
