@@ -1,0 +1,248 @@
+"""Every step of the regressor's training, once, on a handful of pictures drawn here.
+
+The portraits are the default face model itself in flat colours, so the teacher's points are exact.
+What is tested: each step runs and takes up the files of the one before, labels come back as they were
+drawn, an interrupted training goes on, and the exported network fits the face model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+
+from threedfa import ops
+
+pytest.importorskip("torch", reason="training needs torch: pip install 'threedfa[train]'")
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINING = ROOT / "weights" / "training"
+MODEL = ROOT / "weights" / "default" / "model.safetensors"
+SIDE = 220  # pixels of a portrait
+PORTRAITS = 8
+
+if not MODEL.exists():
+    pytest.skip("needs weights/default/model.safetensors", allow_module_level=True)
+
+Array = npt.NDArray[Any]
+
+
+def step(script: str, *arguments: object) -> str:
+    """Run one step as a user does; what it printed."""
+    done = subprocess.run(
+        [sys.executable, str(TRAINING / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tools() -> Any:
+    """The training steps' own modules, imported as they import each other."""
+    sys.path.insert(0, str(TRAINING))
+    try:
+        import face
+        import renders
+
+        return face.Morphable.load(MODEL), face, renders
+    finally:
+        sys.path.remove(str(TRAINING))
+
+
+@pytest.fixture(scope="module")
+def material(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Array]:
+    """A folder laid out like the training material, and the cameras its portraits were drawn with."""
+    model, _, renders = tools
+    folder = tmp_path_factory.mktemp("material")
+    rng = np.random.default_rng(5)
+    points468, cameras = [], []
+    low, high = model.mean.min(0), model.mean.max(0)
+    colors = 60 + 160 * (model.mean - low) / (high - low)
+    for i in range(PORTRAITS):
+        coefficients = np.zeros(model.shape_count + model.expression_count, np.float32)
+        coefficients[:10] = rng.normal(0, 0.7, 10)
+        coefficients[model.shape_count + model.expression_index("jawOpen")] = i / PORTRAITS
+        camera = np.zeros((3, 4), np.float32)
+        yaw, pitch, roll = rng.uniform(-0.4, 0.4, 3)
+        camera[:, :3] = 6 * renders.rotation(yaw, pitch, roll) * [[1], [-1], [1]]
+        camera[:2, 3] = SIDE / 2
+        vertices = model.vertices(coefficients)
+        drawn = ops.rasterize(
+            vertices @ camera[:, :3].T + camera[:, 3],
+            model.triangles,
+            SIDE,
+            SIDE,
+            attributes=colors,
+            background=np.full((SIDE, SIDE, 3), 90.0),
+        )
+        assert drawn.image is not None
+        cv2.imwrite(str(folder / f"{i}.png"), drawn.image.astype(np.uint8))
+        surface = model.points468.of(vertices) @ camera[:, :3].T + camera[:, 3]
+        points468.append(surface * [1, 1, -1])  # the teacher's z falls towards the viewer
+        cameras.append(camera)
+    np.savez(
+        folder / "labels.npz",
+        image=np.array([f"{i}.png" for i in range(PORTRAITS)]),
+        landmarks468=np.array(points468, np.float32),
+        keep=np.ones(PORTRAITS, bool),
+        heldout=np.arange(PORTRAITS) >= PORTRAITS - 2,
+    )
+    surface = model.points468.of(model.mean)
+    w68 = np.zeros((68, 468))
+    marks = model.points68.of(model.mean)
+    w68[np.arange(68), ((marks[:, None] - surface) ** 2).sum(2).argmin(1)] = 1
+    mirrored = ((surface[:, None] * [-1, 1, 1] - surface) ** 2).sum(2).argmin(1)
+    rings = {name: np.arange(4) for name in ("lips_up", "lips_lo", "lid_up", "lid_lo")}
+    np.savez(
+        folder / "canonical_468_to_ict.npz",
+        weight=np.ones(468),
+        w68=w68,
+        mirror468=mirrored,
+        **rings,
+    )
+    return folder, np.array(cameras)
+
+
+@pytest.fixture(scope="module")
+def labels(material: tuple[Path, Array]) -> Path:
+    folder, _ = material
+    out = folder / "cache" / "portraits.npz"
+    step("labels.py", "--material", folder, "--model", MODEL, "--out", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def renders(material: tuple[Path, Array], labels: Path) -> Path:
+    folder, _ = material
+    out = folder / "cache" / "renders"
+    step(
+        "renders.py", "--material", folder, "--model", MODEL, "--labels", labels, "--out", out,
+        "--count", 16, "--heldout", 16, "--shard-size", 16, "--workers", 1,
+    )  # fmt: skip
+    return out
+
+
+def train(material: Path, labels: Path, renders: Path, out: Path, images: int) -> str:
+    return step(
+        "train_regressor.py", "--material", material, "--model", MODEL, "--labels", labels,
+        "--renders", renders, "--out", out, "--images", images, "--batch", 8, "--workers", 0,
+        "--threads", 1, "--log-every", 1, "--probes", 16, "--width", 0.125,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(
+    material: tuple[Path, Array], labels: Path, renders: Path, tmp_path_factory: Any
+) -> tuple[Path, str, str]:
+    """Folder of checkpoints and what two runs printed, the second going on from the first."""
+    out = tmp_path_factory.mktemp("regressor")
+    first = train(material[0], labels, renders, out, 16)
+    second = train(material[0], labels, renders, out, 32)
+    return out, first, second
+
+
+def test_labels_are_the_cameras_the_portraits_were_drawn_with(
+    material: tuple[Path, Array], labels: Path
+) -> None:
+    _, cameras = material
+    table = np.load(labels)
+    assert table["train"].sum() == PORTRAITS - 2
+    assert table["heldout"].sum() == 2
+    assert table["residual_cm"].max() < 0.05
+    found = table["params"][:, :12].reshape(-1, 3, 4)
+    assert np.abs(found[:, :2, :3] - cameras[:, :2, :3]).max() < 0.25  # of 6 pixels per cm
+    assert np.abs(found[:, :2, 3] - cameras[:, :2, 3]).max() < 2.5
+
+
+def test_renders_have_exact_labels(renders: Path, tools: Any) -> None:
+    model, _, module = tools
+    images = np.load(renders / "train_000_images.npy")
+    params = np.load(renders / "train_000_params.npy")
+    assert images.shape == (16, module.CROP, module.CROP, 3)
+    assert images.dtype == np.uint8
+    assert params.shape == (16, model.param_count)
+    assert images.std(axis=(1, 2, 3)).min() > 5  # something is drawn
+    for row in params:
+        camera = row[:12].reshape(3, 4)
+        points = model.points68.of(model.vertices(row[12:]))
+        side, middle = module.region_side(camera, points)
+        assert side == pytest.approx(module.REGION, rel=1e-4)
+        assert middle == pytest.approx([(module.CROP - 1) / 2] * 2, abs=0.01)
+
+
+def test_pose_angles_come_back(tools: Any) -> None:
+    _, _, module = tools
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        wanted = rng.uniform([-1.5, -1.4, -3], [1.5, 1.4, 3])
+        turn = module.rotation(*wanted)
+        assert np.allclose(turn @ turn.T, np.eye(3), atol=1e-6)
+        assert module.angles(turn) == pytest.approx(wanted, abs=1e-4)
+    assert module.rotation(0.3, 0, 0)[0, 2] > 0  # the nose goes to the right
+    assert module.rotation(0, 0.3, 0)[1, 2] > 0  # up
+    assert module.rotation(0, 0, 0.3)[0, 1] > 0  # the top of the head to the right
+
+
+def test_pack_frame_is_the_one_the_core_projects_from(tools: Any) -> None:
+    """Labels written for a crop of a region come out of the core where they were in the image."""
+    model, face, _ = tools
+    from threedfa import MorphableModel
+
+    core = MorphableModel.load(MODEL, input_size=face.INPUT_SIZE)
+    camera = np.array([[5, 1, 0.5, 58], [-1, -5, 0.2, 61], [0, 0, 5, 0]], np.float32)
+    coefficients = np.zeros(model.param_count - 12, np.float32)
+    crop = model.points68.of(model.mean) @ camera[:, :3].T + camera[:, 3]
+    roi = np.array([30.0, 40.0, 270.0, 280.0])  # 240 pixels: 2 for each pixel of the crop
+    params = np.concatenate([face.to_pack_camera(camera).ravel(), coefficients])
+    found = core.project(params, roi, dense=False)
+    expected = (crop[:, :2] + 0.5) * 2 - 0.5 + roi[:2]  # pixel centres
+    assert np.abs(found[:, :2] - expected).max() < 1e-3
+    flat = face.to_pack_frame(crop[:, :2])
+    mapped = model.points68.of(model.mean) @ face.to_pack_camera(camera)[:2, :3].T
+    assert np.abs(mapped + face.to_pack_camera(camera)[:2, 3] - flat).max() < 1e-4
+
+
+def test_training_goes_on_where_it_stopped(trained: tuple[Path, str, str]) -> None:
+    out, first, second = trained
+    assert "step 2 of 2" in first
+    assert "going on from step 2" in second
+    assert "step 4 of 4" in second
+    assert "step 1 of" not in second
+    assert {p.name for p in out.iterdir()} >= {"last.pt", "stable.pt", "final.pt"}
+    for line in (first + second).splitlines():
+        if line.startswith("step "):
+            assert "nan" not in line
+
+
+def test_exported_network_fits_the_face_model(
+    trained: tuple[Path, str, str], tools: Any, tmp_path: Path
+) -> None:
+    model, _, _ = tools
+    path = tmp_path / "regressor.onnx"
+    step("export.py", "--checkpoint", trained[0] / "final.pt", "--model", MODEL, "--out", path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    crops = np.zeros((3, 3, 120, 120), np.float32)
+    params, confidence = session.run(["params", "confidence"], {"input": crops})
+    assert params.shape == (3, model.param_count)
+    assert confidence.shape == (3, 1)
+    entry = json.loads(path.with_suffix(".json").read_text())
+    assert len(entry["param_mean"]) == len(entry["param_std"]) == model.param_count
+    assert sum(entry["param_split"].values()) == model.param_count
+
+
+def test_evaluation_says_so_where_there_are_no_photographs(tmp_path: Path) -> None:
+    printed = step("evaluate.py", "--photographs", tmp_path, "--pack", "any")
+    assert "nothing to measure on" in printed

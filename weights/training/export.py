@@ -1,0 +1,179 @@
+"""Step 5: write a trained regressor as ONNX.
+
+    python weights/training/export.py --checkpoint CACHE/regressor/final.pt \
+        --material ../shared/training --out CACHE/regressor.onnx
+
+Input ``input`` (N, 3, 120, 120) float32; outputs ``params`` (N, P), of which
+``output * std + mean`` is the parameter, and ``confidence`` (N, 1), a logit. Batch norm is folded
+into the convolutions. The ``regressor`` entry for ``pack.json`` is written beside it (``.json``).
+The ONNX network is compared with the checkpoint on random pictures before it is put in place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from face import CAMERA, INPUT_SIZE, Morphable
+from network import STRIDES, TAPS, Regressor
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+OPSET = 13
+TOLERANCE = 1e-3  # of an output, in its standard deviations
+
+
+def load_checkpoint(path: Path) -> Regressor:
+    """The averaged network of a checkpoint, on the CPU, for evaluation."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    weights = state["average"]
+    network = Regressor(len(weights["param_mean"]), state["width"])
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+class _Graph:
+    """An ONNX graph under construction."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def weight(self, name: str, value: NDArray[np.generic]) -> str:
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def convolution(self, x: str, name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> str:
+        """Convolution, batch norm folded, and ReLU."""
+        weight, bias = conv.weight.detach().double(), torch.zeros(conv.out_channels).double()
+        if conv.bias is not None:
+            bias = conv.bias.detach().double()
+        if norm is not None:
+            gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+            weight = weight * gain[:, None, None, None]
+            bias = norm.bias.double() + (bias - norm.running_mean.double()) * gain
+        inputs = [
+            x,
+            self.weight(f"{name}.weight", weight.float().detach().numpy()),
+            self.weight(f"{name}.bias", bias.float().detach().numpy()),
+        ]
+        y = self.node(
+            "Conv",
+            inputs,
+            f"{name}.out",
+            kernel_shape=list(conv.kernel_size),
+            strides=list(conv.stride),
+            pads=list(conv.padding) * 2,
+            group=conv.groups,
+        )
+        return self.node("Relu", [y], f"{name}.relu")
+
+
+def to_onnx(network: Regressor) -> onnx.ModelProto:
+    """The network in ONNX, batch norm folded."""
+    graph = _Graph()
+    x = graph.convolution("input", "stem", network.stem, network.stem_norm)
+    maps = []
+    for i in range(len(STRIDES)):
+        block = network.blocks[i]
+        x = graph.convolution(x, f"block{i}.depthwise", block.depthwise, block.depthwise_norm)
+        x = graph.convolution(x, f"block{i}.pointwise", block.pointwise, block.pointwise_norm)
+        if i in TAPS:
+            tap = graph.convolution(x, f"tap{i}", network.taps[str(i)], None)
+            maps.append(graph.node("Flatten", [tap], f"tap{i}.flat", axis=1))
+    mean = graph.node("ReduceMean", [x], "mean", axes=[2, 3], keepdims=0)
+    features = graph.node("Concat", [mean, *maps], "features", axis=1)
+    weight, bias = (t.detach().numpy() for t in (network.head.weight, network.head.bias))
+    for name, rows in (("params", slice(0, -1)), ("confidence", slice(-1, None))):
+        inputs = [
+            features,
+            graph.weight(f"{name}.weight", weight[rows]),
+            graph.weight(f"{name}.bias", bias[rows]),
+        ]
+        graph.node("Gemm", inputs, name, transB=1)
+    side = INPUT_SIZE
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "regressor",
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, side, side])],
+            [
+                helper.make_tensor_value_info("params", TensorProto.FLOAT, ["N", len(bias) - 1]),
+                helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["N", 1]),
+            ],
+            graph.weights,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=8,
+        producer_name="threedfa",
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def difference(model: onnx.ModelProto, network: Regressor) -> float:
+    """Largest difference of an output on random pictures."""
+    crops = torch.randn(5, 3, INPUT_SIZE, INPUT_SIZE, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    found = session.run(["params", "confidence"], {"input": crops.numpy()})
+    with torch.no_grad():
+        expected = network(crops)
+    return max(float(np.abs(a - b.numpy()).max()) for a, b in zip(found, expected, strict=True))
+
+
+def pack_entry(network: Regressor, file: str, shape_count: int) -> dict[str, object]:
+    """The ``regressor`` object of ``pack.json``."""
+    expressions = network.param_count - CAMERA - shape_count
+    return {
+        "file": file,
+        "color": "bgr",
+        "layout": "NCHW",
+        "input_size": INPUT_SIZE,
+        "mean": [127.5] * 3,
+        "scale": [1 / 128] * 3,
+        "param_mean": [float(v) for v in network.param_mean],
+        "param_std": [float(v) for v in network.param_std],
+        "param_split": {"camera": CAMERA, "shape": shape_count, "expression": expressions},
+        "roi": {
+            "box_scale": 1.58,
+            "box_shift_y": 0.14,
+            "integer_side": True,
+            "landmark_scale": float(np.sqrt(2)),
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=Path("weights/default/model.safetensors"))
+    parser.add_argument("--out", type=Path, required=True, help="ONNX file")
+    options = parser.parse_args()
+    network = load_checkpoint(options.checkpoint)
+    model = to_onnx(network)
+    largest = difference(model, network)
+    if not largest < TOLERANCE:
+        raise SystemExit(f"the ONNX network differs from the checkpoint by {largest:.2e}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    partial = options.out.with_suffix(".partial")
+    partial.write_bytes(model.SerializeToString())
+    partial.replace(options.out)
+    entry = pack_entry(network, options.out.name, Morphable.load(options.model).shape_count)
+    options.out.with_suffix(".json").write_text(json.dumps(entry, indent=1) + "\n")
+    print(f"{options.out}: {options.out.stat().st_size} bytes, differs by {largest:.1e}")
+
+
+if __name__ == "__main__":
+    main()

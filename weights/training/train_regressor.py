@@ -1,0 +1,422 @@
+"""Step 4: train the regressor.
+
+    python weights/training/train_regressor.py --material ../shared/training \
+        --model weights/default/model.safetensors --labels CACHE/portraits.npz \
+        --renders CACHE/renders --out CACHE/regressor --images 1000000
+
+The loss is measured on points, in pixels of the crop: the 468 and the 68 landmarks and some other
+vertices, lids and lips weighing most; on portraits the 2D points are the teacher's own, everywhere
+else the fitted or rendered face's. The heights of lids and lips are compared as well, more strongly
+towards the end. A small loss on the parameters themselves keeps what points cannot tell apart.
+
+The learning rate is constant until the last ``--decay`` of the images, then falls to a hundredth.
+What ``--out`` gets: ``last.pt`` every few minutes (a run that is started again goes on from it),
+``stable.pt`` before the rate falls (to train longer from: copy it to another folder as ``last.pt``
+and give more ``--images``), ``final.pt`` at the end. Runs on CPU or GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from crops import Batch, Crops, Examples, portrait_crops, render_crops
+from face import CAMERA, Array, Morphable, to_pack_camera, to_pack_frame
+from metrics import print_table, summary
+from network import Regressor, fit_head, load_trunk
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
+
+EXTRA_VERTICES = 220  # beside the landmarks, for the shape between them
+DEPTH_WEIGHT = 0.25  # of z against x and y
+EMA_DECAY = 0.999
+WARM_UP = 200  # steps
+MOST_CHECKED = 300  # held-out crops of a kind; a report takes some seconds
+CHECKED_EXPRESSIONS = ("jawOpen", "eyeBlinkLeft", "mouthSmileLeft", "browInnerUp", "eyeLookUpLeft")
+
+# Pairs of the 468 points whose difference is compared: lids, lips, corners, brows over eyes.
+LIDS = ((159, 145), (386, 374), (160, 144), (158, 153), (385, 380), (387, 373))
+LIPS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
+WIDTHS = ((61, 291), (33, 133), (362, 263))
+BROWS = ((70, 159), (105, 158), (300, 386), (334, 385))
+PAIR_WEIGHTS = (3.0,) * len(LIDS) + (2.0,) * len(LIPS) + (1.0,) * (len(WIDTHS) + len(BROWS))
+
+
+def pixels(images: NDArray, device: torch.device) -> Tensor:
+    """uint8 (B, 120, 120, 3) to the network's input."""
+    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
+    return ((x - 127.5) / 128).contiguous(memory_format=torch.channels_last)
+
+
+class Points(torch.nn.Module):
+    """The points that the loss looks at: 468, 68 and some other vertices, in this order."""
+
+    def __init__(self, model: Morphable, material: Path) -> None:
+        super().__init__()
+        face = np.flatnonzero(model.region == model.region_names.index("face"))
+        extra = np.random.default_rng(3).choice(face, EXTRA_VERTICES, replace=False)
+
+        def picked(field: Array) -> Array:
+            parts = [model.points468.of(field), model.points68.of(field), field[..., extra, :]]
+            return np.concatenate(parts, axis=-2)
+
+        basis = np.concatenate([picked(model.shape_basis), picked(model.expression_basis)])
+        table = np.load(material / "canonical_468_to_ict.npz")
+        weight = np.ones(basis.shape[1], np.float32)
+        weight[:468] = 0.8 * np.clip(table["weight"], 0.2, 1)
+        weight[468 : 468 + 68] = 2.0
+        weight[468 + 68 :] = 0.5
+        for name, value in (("lips_up", 2), ("lips_lo", 2), ("lid_up", 4), ("lid_lo", 4)):
+            weight[table[name]] = value
+        pairs = np.array(LIDS + LIPS + WIDTHS + BROWS)
+        self.register_buffer("mean", torch.from_numpy(picked(model.mean)))
+        self.register_buffer("basis", torch.from_numpy(basis.reshape(len(basis), -1)))
+        self.register_buffer("weight", torch.from_numpy(weight / weight.mean()))
+        self.register_buffer("w68", torch.from_numpy(table["w68"].astype(np.float32)))
+        self.register_buffer("pairs", torch.from_numpy(pairs))
+        self.register_buffer("pair_weight", torch.tensor(PAIR_WEIGHTS))
+
+    def forward(self, params: Tensor) -> Tensor:
+        """(B, 12 + S + E) to (B, L, 3) in the frame of the crop."""
+        camera = params[:, :CAMERA].reshape(-1, 3, 4)
+        face = self.mean + (params[:, CAMERA:] @ self.basis).reshape(len(params), -1, 3)
+        return face @ camera[:, :, :3].transpose(1, 2) + camera[:, None, :, 3]
+
+    def target(self, params: Tensor, taught_points: Tensor, taught: Tensor) -> Tensor:
+        """As forward, with the teacher's points in place of the fitted ones."""
+        points = self(params)
+        points[taught, :468, :2] = taught_points[taught]
+        points[taught, 468 : 468 + 68, :2] = self.w68 @ taught_points[taught]
+        return points
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What counts how much at a time of training: 0 at its beginning, 1 at its end."""
+
+    progress: float
+
+    @property
+    def heights(self) -> float:
+        return 0.5 + 1.0 * self.progress
+
+    @property
+    def parameters(self) -> float:
+        return 2.0 * (1 - 0.7 * self.progress)
+
+
+def losses(
+    out: Tensor, logit: Tensor, points: Points, network: Regressor, batch: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Mean losses of a batch: points, heights (pixels), parameters, confidence."""
+    aligned = batch["aligned"]
+    share = aligned / aligned.sum().clamp(min=1)  # per picture
+    params = out * network.param_std + network.param_mean
+    with torch.no_grad():
+        target = points.target(batch["params"], batch["points"], batch["taught"])
+    found = points(params)
+    flat = found[..., :2] - target[..., :2]
+    depth = found[..., 2] - target[..., 2]
+    depth = DEPTH_WEIGHT * (depth - depth.mean(1, keepdim=True))
+    squared = flat.square().sum(-1) + depth.square()
+    by_face = ((squared + 0.25).sqrt() * points.weight).mean(1)
+
+    first, second = points.pairs.T
+    change = flat[:, first] - flat[:, second]
+    heights = ((change.square().sum(-1) + 0.04).sqrt() * points.pair_weight).mean(1)
+
+    normal = (batch["params"] - network.param_mean) / network.param_std
+    miss = torch.nn.functional.smooth_l1_loss(out, normal, reduction="none")
+    confidence = torch.nn.functional.binary_cross_entropy_with_logits(logit[:, 0], aligned)
+    return {
+        "points": (by_face * share).sum(),
+        "heights": (heights * share).sum(),
+        "parameters": (miss.mean(1) * share).sum(),
+        "confidence": confidence,
+    }
+
+
+def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """The batch's labels on the device."""
+    named = {
+        "params": batch.params,
+        "points": batch.points,
+        "taught": batch.taught,
+        "aligned": batch.aligned,
+    }
+    return {name: torch.from_numpy(value).to(device) for name, value in named.items()}
+
+
+def learning_rate(step: int, steps: int, peak: float, decay: float) -> float:
+    """Warm up, stay, fall to a hundredth along a half cosine."""
+    start = int(steps * (1 - decay))
+    fall = max(step - start, 0) / max(steps - start, 1)
+    return peak * min(1.0, (step + 1) / WARM_UP) * (0.505 + 0.495 * float(np.cos(np.pi * fall)))
+
+
+def follow(average: Regressor, network: Regressor, step: int) -> None:
+    """Exponential moving average of weights and statistics."""
+    keep = min(EMA_DECAY, (step + 1) / (step + 20))
+    with torch.no_grad():
+        for slow, fast in zip(
+            average.state_dict().values(), network.state_dict().values(), strict=True
+        ):
+            if slow.dtype.is_floating_point:
+                slow.lerp_(fast, 1 - keep)
+            else:
+                slow.copy_(fast)
+
+
+def run(network: Regressor, images: NDArray, device: torch.device) -> tuple[Array, Array]:
+    """Parameters (N, P) and confidence logits (N,) of many crops."""
+    network.eval()
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(images), 128):
+            out, logit = network(pixels(images[start : start + 128], device))
+            params = out * network.param_std + network.param_mean
+            parts.append((params.cpu().numpy(), logit[:, 0].cpu().numpy()))
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+class Validation:
+    """Held-out portraits and renders, seen through the landmarks' and through a box's region."""
+
+    def __init__(self, model: Morphable, material: Path, portraits: Crops, renders: Crops) -> None:
+        self.model = model
+        self.w68 = np.load(material / "canonical_468_to_ict.npz")["w68"].astype(np.float32)
+        self.parts = {"portraits": portraits, "renders": renders}
+
+    def _crops(self, crops: Crops, scale: float) -> tuple[NDArray, Array, Array]:
+        images, params, truth = [], [], []
+        for i in range(0, len(crops), -(-len(crops) // MOST_CHECKED)):
+            image, moved, points = Examples.place(crops, i, (scale, 0, 0, 0), True)
+            camera = to_pack_camera(moved[:CAMERA].reshape(3, 4))
+            params.append(np.concatenate([camera.ravel(), moved[CAMERA:]]))
+            truth.append(
+                self._landmarks(params[-1]) if points is None else self.w68 @ to_pack_frame(points)
+            )
+            images.append(image)
+        return np.stack(images), np.stack(params), np.stack(truth)
+
+    def _landmarks(self, params: Array) -> Array:
+        mean, basis = self.model.at(self.model.points68)
+        camera = params[:CAMERA].reshape(3, 4)
+        points = mean + np.tensordot(params[CAMERA:], basis, 1)
+        flat: Array = points @ camera[:2, :3].T + camera[:2, 3]
+        return flat
+
+    def report(self, network: Regressor, device: torch.device) -> None:
+        """Print a table: errors in % of the outer-eye distance, correlations."""
+        rows = {}
+        for name, crops in self.parts.items():
+            for view, scale in (("landmark region", 1.0), ("box region", 0.82)):
+                images, params, truth = self._crops(crops, scale)
+                found, logits = run(network, images, device)
+                row = summary(np.stack([self._landmarks(p) for p in found]), truth)
+                row["confident"] = float((logits > 0).mean())
+                if crops.points is None:
+                    for expression in CHECKED_EXPRESSIONS:
+                        column = CAMERA + self.model.shape_count
+                        column += self.model.expression_index(expression)
+                        pair = found[:, column], params[:, column]
+                        row[expression] = float(np.corrcoef(*pair)[0, 1])
+                rows[f"{name}, {view}"] = row
+        print_table(rows)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def start_network(
+    network: Regressor,
+    examples: Examples,
+    init: Path | None,
+    device: torch.device,
+    probes: int,
+) -> None:
+    """Statistics of the parameters and, with ``init``, a trained trunk and a fitted last layer."""
+    batches = [examples[(1 << 29) + k] for k in range(max(1, probes // examples.batch_size))]
+    params = np.concatenate([b.params[b.aligned > 0] for b in batches])
+    std = np.maximum(params.std(0), 1e-3)
+    std[CAMERA:] = np.maximum(std[CAMERA:], 0.05)
+    std[11] = 1.0  # depth of the origin is always zero
+    network.param_mean.copy_(torch.from_numpy(params.mean(0)))
+    network.param_std.copy_(torch.from_numpy(std))
+    if init is None:
+        return
+    first = torch.cat([pixels(b.images, device) for b in batches[:8]])
+    load_trunk(network, init, first)
+    network.eval()
+    with torch.no_grad():
+        features = torch.cat([network.features(pixels(b.images, device)) for b in batches])
+    keep = torch.from_numpy(np.concatenate([b.aligned > 0 for b in batches]))
+    normal = (torch.from_numpy(params).to(device) - network.param_mean) / network.param_std
+    fit_head(network, features[keep], normal)
+
+
+def one_thread(_: int) -> None:
+    """Workers share the processor with the network."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    assert get_worker_info() is not None
+
+
+def train(options: argparse.Namespace) -> None:
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(1)
+    device = torch.device(options.device)
+    options.out.mkdir(parents=True, exist_ok=True)
+    model = Morphable.load(options.model)
+    table = np.load(options.material / "canonical_468_to_ict.npz")
+    steps = options.images // options.batch
+    examples = Examples(
+        model=model,
+        mirror468=table["mirror468"],
+        portraits=portrait_crops(options.material, options.labels, model, "train"),
+        renders=render_crops(options.renders, "train"),
+        batch_size=options.batch,
+        seed=options.seed,
+        gentle_batches=0 if options.init else steps // 10,
+    )
+    validation = Validation(
+        model,
+        options.material,
+        portrait_crops(options.material, options.labels, model, "heldout"),
+        render_crops(options.renders, "heldout"),
+    )
+    print(f"{len(examples.portraits)} portraits, {len(examples.renders)} renders", flush=True)
+    network = Regressor(model.param_count, options.width).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    points = Points(model, options.material).to(device)
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 2e-2}, {"params": plain, "weight_decay": 0.0}],
+        betas=(0.9, 0.99),
+    )
+    average = Regressor(model.param_count, options.width).to(device)
+    average = average.to(memory_format=torch.channels_last)
+    step = 0
+    last = options.out / "last.pt"
+    if last.exists():
+        state = torch.load(last, map_location=device, weights_only=True)
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+        print(f"going on from step {step}", flush=True)
+    else:
+        start_network(network, examples, options.init, device, options.probes)
+        average.load_state_dict(network.state_dict())
+        validation.report(average, device)
+
+    def state() -> dict[str, Any]:
+        return {
+            "network": network.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "width": options.width,
+        }
+
+    loader = DataLoader(
+        examples,
+        sampler=range(step, steps),
+        batch_size=None,
+        num_workers=options.workers,
+        worker_init_fn=one_thread if options.workers else None,
+        prefetch_factor=6 if options.workers else None,
+        multiprocessing_context="fork" if options.workers else None,
+    )
+    decay_start = int(steps * (1 - options.decay))
+    half = options.bf16
+    shown: dict[str, float] = {}
+    began = saved = reported = time.monotonic()
+    first_step = step
+    for batch in loader:
+        if step == decay_start:
+            save(options.out / "stable.pt", state())
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, options.lr, options.decay)
+        network.train()
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            out, logit = network(pixels(batch.images, device))
+        parts = losses(out, logit, points, network, tensors(batch, device))
+        weights = LossWeights(step / steps)
+        loss = (
+            parts["points"]
+            + weights.heights * parts["heights"]
+            + weights.parameters * parts["parameters"]
+            + 0.2 * parts["confidence"]
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 20.0)
+        optimizer.step()
+        step += 1
+        follow(average, network, step)
+        for name, value in ((n, float(v.detach())) for n, v in parts.items()):
+            shown[name] = 0.98 * shown.get(name, value) + 0.02 * value
+        now = time.monotonic()
+        if step % options.log_every == 0:
+            rate = (step - first_step) * options.batch / (now - began)
+            text = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
+            print(f"step {step} of {steps}, {rate:.0f} images/s: {text}", flush=True)
+        if now - saved > 60 * options.save_minutes:
+            save(last, state())
+            saved = now
+        if now - reported > 60 * options.report_minutes:
+            validation.report(average, device)
+            reported = time.monotonic()
+    save(last, state())
+    save(options.out / "final.pt", state())
+    validation.report(average, device)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--material", type=Path, default=Path("../shared/training"))
+    parser.add_argument("--model", type=Path, default=Path("weights/default/model.safetensors"))
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--renders", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoints")
+    parser.add_argument("--init", type=Path, help="ONNX network of the same trunk to start from")
+    parser.add_argument("--images", type=int, default=1_600_000, help="crops in all")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--decay", type=float, default=0.4, help="last part of the run")
+    parser.add_argument("--width", type=float, default=0.5)
+    parser.add_argument(
+        "--probes",
+        type=int,
+        default=6400,
+        help="examples that the parameters' statistics come from",
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw examples")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--log-every", type=int, default=200, help="steps")
+    parser.add_argument("--save-minutes", type=float, default=3)
+    parser.add_argument("--report-minutes", type=float, default=10)
+    train(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    main()
