@@ -87,6 +87,17 @@ class Face:
         return self.model.project(self.params, self.roi, dense=True)
 
     @cached_property
+    def dense_vertices(self) -> NDArray[np.float32]:
+        """(D, 3) ``vertices`` and, for a model with fewer than 35,568 of them, one more for each
+        edge, on a smooth surface through them; in the image, computed when asked."""
+        return self.model.densify(self.vertices)
+
+    @property
+    def dense_triangles(self) -> NDArray[np.int32]:
+        """(T', 3) over ``dense_vertices``, counter-clockwise seen from outside."""
+        return self.model.dense_triangles
+
+    @cached_property
     def pose(self) -> Pose:
         """Head pose."""
         return Pose.from_camera(self.params[:12], self.roi, self.model.input_size)

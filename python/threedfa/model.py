@@ -13,6 +13,9 @@ from . import _core
 from .errors import PackError
 from .landmark_sets import LandmarkTable, tables_of
 
+DENSE_VERTICES = 35_568
+"""Models with fewer vertices are subdivided where dense results are asked for."""
+
 # How far from any vertex a vertex's mirror image may lie, in extents of the face.
 _MIRROR_TOLERANCE = 0.03
 
@@ -91,6 +94,59 @@ class MorphableModel:
     def triangles(self) -> NDArray[np.int32]:
         """(T, 3), counter-clockwise seen from outside."""
         return self._core.triangles
+
+    @cached_property
+    def _subdivision(self) -> _core.Subdivision | None:
+        count = len(self.mean)
+        if count >= DENSE_VERTICES:
+            return None
+        return _core.Subdivision(self.triangles, count)
+
+    @property
+    def dense_triangles(self) -> NDArray[np.int32]:
+        """(4 T, 3) over the vertices of :meth:`densify`; ``triangles`` where the model itself has
+        :data:`DENSE_VERTICES` vertices or more."""
+        subdivision = self._subdivision
+        return self.triangles if subdivision is None else subdivision.triangles
+
+    @property
+    def dense_uv(self) -> NDArray[np.float32] | None:
+        """(D, 2) texture coordinates of the vertices of :meth:`densify`: new ones lie halfway along
+        their edge, so that islands keep their outlines. None where the pack has none."""
+        uv, subdivision = self.uv, self._subdivision
+        if uv is None or subdivision is None:
+            return uv
+        return np.concatenate([uv, uv[subdivision.edges].mean(axis=1, dtype=np.float32)])
+
+    def densify(self, values: ArrayLike) -> NDArray[np.float32]:
+        """Values at V + one for each edge instead of V vertices: the modified butterfly.
+
+        The first V stay as they are; the new ones make a smooth surface through them (Zorin et al.
+        1996, "Interpolating Subdivision for Meshes with Arbitrary Topology"). Weights add up to 1,
+        so it does not matter whether vertices are projected before or after.
+
+        Args:
+            values: (V, C), any C: coordinates, normals, colours.
+
+        Returns:
+            (D, C); the values themselves where the model has :data:`DENSE_VERTICES` vertices or
+            more.
+
+        Raises:
+            TypeError: values that are not real numbers.
+            ValueError: a wrong shape, or values that are not finite.
+        """
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"values: expected real numbers, got {array.dtype}")
+        if array.ndim != 2 or len(array) != len(self.mean):
+            raise ValueError(f"values: expected shape ({len(self.mean)}, C), got {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError("values: expected finite values, got nan or inf")
+        subdivision = self._subdivision
+        if subdivision is None:
+            return array.astype(np.float32, copy=False)
+        return subdivision.apply(array)
 
     @property
     def uv(self) -> NDArray[np.float32] | None:

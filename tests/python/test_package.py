@@ -292,8 +292,11 @@ def test_stubs_name_what_the_module_has() -> None:
 
 def test_stubs_match_the_module(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="needs mypy, of the extra [lint]")
-    allowed = tmp_path / "allowed"  # pybind11's metaclass and missing constructor
-    allowed.write_text("threedfa._core.MorphableModel\nthreedfa._core.MorphableModel.__init__\n")
+    allowed = tmp_path / "allowed"  # pybind11's metaclass, a missing constructor
+    allowed.write_text(
+        "threedfa._core.MorphableModel\nthreedfa._core.MorphableModel.__init__\n"
+        "threedfa._core.Subdivision\n"
+    )
     # mypy refuses to be told of the folder of installed packages, where it looks anyway.
     installed = PACKAGE.parent == Path(sysconfig.get_path("platlib"))
     stubs_folder = {} if installed else {"MYPYPATH": str(PACKAGE.parent)}
