@@ -105,8 +105,8 @@ def visibility(
 ) -> NDArray[np.bool_]:
     """Which points of a table the mesh itself does not hide from the viewer.
 
-    A point is hidden if all triangles around it show their back, or if it lies behind the mesh:
-    see :func:`in_front`.
+    A point is hidden if all triangles that it belongs to show their back, or if it lies behind the
+    mesh: see :func:`in_front`.
 
     Args:
         table: L points.
@@ -116,12 +116,15 @@ def visibility(
     Returns:
         (L,) True where visible.
     """
-    corners = vertices[triangles]
-    a, b = corners[:, 1, :2] - corners[:, 0, :2], corners[:, 2, :2] - corners[:, 0, :2]
-    front = np.zeros(len(vertices), bool)  # y down turns triangles round: front ones are clockwise
-    front[triangles[a[:, 0] * b[:, 1] < a[:, 1] * b[:, 0]]] = True
-    facing = (front[table.vertices] & (table.weights != 0)).any(axis=1)
-
+    # The triangles that a point belongs to have all the vertices that it is made of.
+    near = triangles[np.isin(triangles, table.vertices).any(axis=1)]
+    own = np.ones((len(table), len(near)), bool)
+    for vertex, weight in zip(table.vertices.T, table.weights.T, strict=True):
+        own &= (near == vertex[:, None, None]).any(axis=2) | (weight[:, None] == 0)
+    corners = vertices[near][:, :, :2]
+    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    front = a[:, 0] * b[:, 1] < a[:, 1] * b[:, 0]  # y down turns triangles round
+    facing = (own & front).any(axis=1) | ~own.any(axis=1)
     shown: NDArray[np.bool_] = facing & in_front(table.of(vertices), vertices, triangles)
     return shown
 

@@ -65,6 +65,7 @@ def build_toy_pack(
     loc: Sequence[float] = (0, 0, 0, 0),
     camera: Sequence[float] = CAMERA,
     networks: dict[str, bytes] | None = None,
+    model: dict[str, Any] | None = None,
     **detector: Any,
 ) -> Path:
     """Write the pack.
@@ -74,6 +75,7 @@ def build_toy_pack(
         loc: the detector's output for every prior.
         camera: the regressor's camera.
         networks: contents of files that take the place of the toy's.
+        model: settings of the face model that replace the toy's.
         detector: settings of the detector that replace the toy's.
     """
     contents = {
@@ -129,7 +131,7 @@ def build_toy_pack(
                 "landmark_scale": LANDMARK_SCALE,
             },
         },
-        "morphable_model": {"file": "model.safetensors", "unit": "half a head"},
+        "morphable_model": {"file": "model.safetensors", "unit": "half a head", **(model or {})},
     }
     folder.mkdir(parents=True)
     for name, content in contents.items():
