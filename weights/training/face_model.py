@@ -120,7 +120,8 @@ class FaceModel:
 
 def mirrored(moves: Array, mirror: Indices) -> Array:
     """A displacement (..., V, 3) seen in the mirror."""
-    return moves[..., mirror, :] * FLIP_X
+    seen: Array = moves[..., mirror, :] * FLIP_X
+    return seen
 
 
 def ict_name(name: str) -> str:
@@ -167,11 +168,11 @@ def load_ict(path: Path) -> Ict:
     assert np.abs(uv[quads] - all_uv[quads_uv]).max() == 0
 
     def moved(name: str) -> Array:
-        if name.startswith("eyeBlink"):
-            return BLINK_GAIN * moves[ict_name(name)]
         if name in ("browInnerUp", "cheekPuff"):
-            return moves[name + "_L"] + moves[name + "_R"]
-        return moves[ict_name(name)]
+            move: Array = moves[name + "_L"] + moves[name + "_R"]
+        else:
+            move = moves[ict_name(name)] * (BLINK_GAIN if name.startswith("eyeBlink") else 1)
+        return move
 
     return Ict(
         vertices=(vertices + mirrored(vertices, mirror)) / 2,

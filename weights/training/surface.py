@@ -49,15 +49,17 @@ def split_quads(vertices: Array, quads: Indices) -> Indices:
     a, b, c, d = quads.T
     along_first = np.stack([a, b, c, a, c, d], axis=1)
     along_second = np.stack([b, c, d, b, d, a], axis=1)
-    chosen: Indices = np.where((first <= second)[:, None], along_first, along_second)
-    return chosen.reshape(-1, 3)
+    chosen = np.where((first <= second)[:, None], along_first, along_second)
+    triangles: Indices = chosen.reshape(-1, 3).astype(np.int64)
+    return triangles
 
 
 def vertex_areas(vertices: Array, triangles: Indices) -> Array:
     """A third of the area of the triangles around each vertex."""
     a, b, c = vertices[triangles].transpose(1, 0, 2)
     areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
-    return np.bincount(triangles.ravel(), np.repeat(areas / 3, 3), minlength=len(vertices))
+    shares = np.bincount(triangles.ravel(), np.repeat(areas / 3, 3), len(vertices))
+    return shares.astype(np.float64)
 
 
 def closest_point(point: Array, vertices: Array, triangles: Indices) -> tuple[int, Array]:
@@ -66,9 +68,9 @@ def closest_point(point: Array, vertices: Array, triangles: Indices) -> tuple[in
 
     def on_edge(start: Array, end: Array) -> Array:
         along = end - start
-        return np.clip(
-            ((point - start) * along).sum(1) / np.maximum((along**2).sum(1), 1e-30), 0, 1
-        )
+        length2 = np.maximum((along**2).sum(1), 1e-30)
+        share: Array = np.clip(((point - start) * along).sum(1) / length2, 0, 1)
+        return share
 
     ab, ac, ap = b - a, c - a, point - a
     d00, d01, d11 = (ab * ab).sum(1), (ab * ac).sum(1), (ac * ac).sum(1)
