@@ -177,7 +177,7 @@ def _filled(
 
 
 def _check_size(size: int) -> None:
-    if not isinstance(size, int):
+    if not isinstance(size, (int, np.integer)):
         raise TypeError(f"size: expected a whole number of pixels, got {size!r}")
     if not 1 <= size <= _MAX_SIZE:
         raise ValueError(f"size: expected 1..{_MAX_SIZE} pixels, got {size}")

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 Convention = Literal["opencv", "opengl"]
 
 _MAX_POINTS: Final = 2000  # evenly taken from all; more change nothing
+_CRITERIA: Final = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 100, 1e-12)
 _OPENGL_AXES: Final = (1.0, -1.0, -1.0, 1.0)  # of OpenCV's: y up instead of down, z back
 
 
@@ -108,8 +109,8 @@ def place(
 ) -> MetricPose:
     """Find the rigid transform under which a head of known shape is seen where it is seen.
 
-    SQPnP (Terzakis and Lourakis 2020) on evenly taken points, refined by Levenberg-Marquardt on the
-    reprojection error.
+    Starts from the scaled orthographic projection that fits best (the start of POSIT, DeMenthon and
+    Davis 1995), then Levenberg-Marquardt on the reprojection error of evenly taken points.
 
     Args:
         head: (V, 3) centimetres, object space.
@@ -122,21 +123,21 @@ def place(
     step = max(1, len(head) // _MAX_POINTS)
     points = np.ascontiguousarray(head[::step], np.float64)
     seen = np.ascontiguousarray(pixels[::step], np.float64)
-    try:
-        found, rotation, translation = cv2.solvePnP(
-            points, seen, camera_matrix, None, flags=cv2.SOLVEPNP_SQPNP
-        )
-        if found:
-            rotation, translation = cv2.solvePnPRefineLM(
-                points, seen, camera_matrix, None, rotation, translation
-            )
-    except cv2.error as error:
-        raise ValueError(f"expected a face whose pose can be found, got {error.err}") from error
     transform = np.eye(4)
+    transform[:3, :3], transform[:3, 3] = _scaled_orthographic(points, seen, camera_matrix)
+    rotation, translation = cv2.solvePnPRefineLM(
+        points,
+        seen,
+        camera_matrix,
+        None,
+        cv2.Rodrigues(transform[:3, :3])[0],
+        transform[:3, 3:].copy(),
+        criteria=_CRITERIA,
+    )
     transform[:3, :3] = cv2.Rodrigues(rotation)[0]
     transform[:3, 3] = translation.ravel()
     in_camera = points @ transform[:3, :3].T + transform[:3, 3]
-    if not found or not np.isfinite(transform).all() or in_camera[:, 2].min() <= 0:
+    if not np.isfinite(transform).all() or in_camera[:, 2].min() <= 0:
         raise ValueError(
             "expected a face that the camera can see in front of itself, got vertices that fit no "
             "pose; check camera_matrix or field_of_view"
@@ -145,3 +146,18 @@ def place(
     misses = projected[:, :2] / projected[:, 2:] - seen
     error_px = float(np.sqrt((misses**2).sum(axis=1).mean()))
     return MetricPose(camera_matrix, error_px, transform)
+
+
+def _scaled_orthographic(
+    points: NDArray[np.float64], seen: NDArray[np.float64], camera_matrix: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rotation (3, 3) and translation (3,) of a head whose depth is small to its distance."""
+    rays = (seen - camera_matrix[:2, 2]) / np.diag(camera_matrix)[:2]
+    affine = np.linalg.lstsq(np.column_stack([points, np.ones(len(points))]), rays, rcond=None)[0]
+    left, lengths, right = np.linalg.svd(affine[:3].T, full_matrices=False)
+    if not lengths[1] > 1e-6 * lengths[0]:
+        raise ValueError("expected a face that is no line or point, got one without extent")
+    rows = left @ right
+    rotation = np.vstack([rows, np.cross(rows[0], rows[1])])
+    distance = 1 / lengths.mean()
+    return rotation, np.append(affine[3] * distance, distance)

@@ -194,6 +194,14 @@ def test_cameras_that_cannot_be(
         face.metric_pose(**camera)
 
 
+def test_a_face_of_a_few_pixels(face: Face) -> None:
+    camera, head = camera_of(60), head_of(face)
+    truth = true_transform(15, 5, -10, (800, -300, 3000))  # a dozen pixels high, 30 metres away
+    pose = place(head, seen_through(camera, truth, head), camera)
+    np.testing.assert_allclose(pose.transform(), truth, rtol=1e-3, atol=1)
+    assert pose.reprojection_error < 1e-4
+
+
 def test_faces_that_fit_no_pose() -> None:
     head = np.tile([[1.0, 2, 3]], (50, 1))
     with pytest.raises(ValueError, match="expected a face"):
