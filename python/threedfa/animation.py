@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .blendshapes import ARKIT_NAMES
 from .face import Face
 from .files import atomic_write
+from .metric_pose import size_in_centimetres
 
 Frame: TypeAlias = tuple["str | os.PathLike[str]", tuple[int, int], Sequence[Face]]
 """The name of a picture, its (height, width) in pixels, and its faces."""
@@ -125,8 +126,8 @@ def write_openface(
             pose = face.metric_pose(field_of_view=field_of_view, image_size=size)
             transform = pose.transform("opencv")
             head = face.model.reconstruct(face.shape_coeffs, face.expression_coeffs)
-            assert face.model.centimetres_per_unit is not None  # or there were no metric pose
-            points = face.model.landmark_sets["ibug68"].of(head) * face.model.centimetres_per_unit
+            size_cm = size_in_centimetres(face.model.centimetres_per_unit)
+            points = face.model.landmark_sets["ibug68"].of(head) * size_cm
             in_camera = 10 * (points @ transform[:3, :3].T + transform[:3, 3])
             values = [
                 *(10 * transform[:3, 3]),
@@ -149,9 +150,14 @@ def _openface_angles(rotation: NDArray[np.float64]) -> tuple[float, float, float
     )
 
 
-def _times(frames: Sequence[Frame], frame_rate: float) -> list[float]:
+def check_frame_rate(frame_rate: float) -> None:
+    """Raise a ValueError unless it is a positive number."""
     if not 0 < frame_rate < math.inf:
         raise ValueError(f"frame_rate: expected a positive number, got {frame_rate}")
+
+
+def _times(frames: Sequence[Frame], frame_rate: float) -> list[float]:
+    check_frame_rate(frame_rate)
     return [number / frame_rate for number in range(len(frames))]
 
 

@@ -9,6 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .errors import PackError
+from .pack import CENTIMETRES
+
 Convention = Literal["opencv", "opengl"]
 
 _MAX_POINTS: Final = 2000  # evenly taken from all; more change nothing
@@ -51,6 +54,16 @@ class MetricPose:
         if convention == "opengl":
             return np.array(_OPENGL_AXES)[:, None] * self._opencv
         return self._opencv.copy()
+
+
+def size_in_centimetres(unit: float | None) -> float:
+    """A model's ``centimetres_per_unit``, or a PackError where it has none."""
+    if unit is None:
+        raise PackError(
+            "metric pose needs a pack whose pack.json gives morphable_model.unit as one of "
+            f"{', '.join(CENTIMETRES)}; this pack's unit is none of them"
+        )
+    return unit
 
 
 def intrinsics(

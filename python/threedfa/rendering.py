@@ -47,6 +47,7 @@ def render(
     mode: Mode,
     *,
     alpha: float | None = None,
+    landmark_set: str = "ibug68",
     color: ColorOrder = "rgb",
 ) -> NDArray[np.uint8]:
     """Draw faces over their image.
@@ -60,6 +61,7 @@ def render(
             edges; ``"depth"`` z from black (far) to white (near), each face on its own;
             ``"pncc"`` projected normalised coordinate code (Zhu et al. 2016).
         alpha: opacity 0..1 of what is drawn; None: 0.6 for ``"mesh"``, 1 for the rest.
+        landmark_set: what ``"landmarks"`` draws; other sets than the 68 have no lines.
         color: channel order of ``image`` if it is an array, ``"rgb"`` or ``"bgr"``.
 
     Returns:
@@ -67,7 +69,8 @@ def render(
 
     Raises:
         ImageError: if the image cannot be read or used.
-        ValueError: for an unknown mode or an alpha outside 0..1.
+        PackError: if the pack's model lacks the landmark set.
+        ValueError: for an unknown mode or landmark set, or an alpha outside 0..1.
     """
     if mode not in _PAINTERS:
         raise ValueError(f"mode: expected one of {', '.join(get_args(Mode))}, got {mode!r}")
@@ -78,7 +81,11 @@ def render(
     background = load_image(image, color=color)
     canvas = background.copy()
     for face in faces:
-        _PAINTERS[mode](canvas, face)
+        if mode == "landmarks" and landmark_set != "ibug68":
+            points = face.landmarks_in(landmark_set)
+            _paint_points(canvas, points, _line_width(face.landmarks))
+        else:
+            _PAINTERS[mode](canvas, face)
     if alpha == 1:
         return canvas
     return cv2.addWeighted(background, 1 - alpha, canvas, alpha, 0).astype(np.uint8, copy=False)
@@ -206,8 +213,14 @@ def paint_landmarks(canvas: NDArray[np.uint8], landmarks: NDArray[np.float32]) -
     width = _line_width(points)
     for first, last, closed in _CONTOURS:
         _paint_lines(canvas, [points[first : last + 1]], _LINE_COLOR, width, closed=closed)
-    radius = int(1.5 * width) << _SUBPIXEL_BITS
-    for x, y in _fixed_point(points).tolist():
+    _paint_points(canvas, points, width)
+
+
+def _paint_points(canvas: _Image, points: NDArray[np.float32], width: int) -> None:
+    """Dots for (L, 2) or (L, 3) points, three times as wide as lines of this width, but apart."""
+    spread = float(np.sqrt(np.ptp(points[:, :2], axis=0).prod() / len(points)))
+    radius = int(min(1.5 * width, max(1, 0.2 * spread))) << _SUBPIXEL_BITS
+    for x, y in _fixed_point(points[:, :2]).tolist():
         cv2.circle(canvas, (x, y), radius, _POINT_COLOR, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
