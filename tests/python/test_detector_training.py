@@ -1,0 +1,229 @@
+"""The steps of the face detector's training, each once, on a few cartoons drawn here."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from threedfa import FaceDetector, ops
+from toy_pack import build_toy_pack
+
+pytest.importorskip("torch", reason="training needs torch: pip install 'threedfa[train]'")
+
+TRAINING = Path(__file__).resolve().parents[2] / "weights" / "training"
+PORTRAITS = 6
+
+Array = npt.NDArray[Any]
+
+
+def step(script: str, *arguments: object) -> str:
+    """Run one step as its command does, but in this process; what it printed."""
+    printed = io.StringIO()
+    with (
+        mock.patch.object(sys, "path", [str(TRAINING), *sys.path]),
+        mock.patch.object(sys, "argv", [script, *map(str, arguments)]),
+        contextlib.redirect_stdout(printed),
+    ):
+        importlib.import_module(script.removesuffix(".py")).main()
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def tools() -> Any:
+    """The steps' own modules, imported as they import each other."""
+    with mock.patch.object(sys, "path", [str(TRAINING), *sys.path]):
+        import detector_data
+        import detector_network
+        import train_detector
+
+    return detector_data, detector_network, train_detector
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder laid out like the training material: ovals with dots, on plain paper."""
+    folder = tmp_path_factory.mktemp("material")
+    rng = np.random.default_rng(1)
+    angle = np.linspace(0, 2 * np.pi, 469)[:-1]
+    ring = np.column_stack([np.cos(angle), np.sin(angle), 0 * angle])
+    landmarks, yunet = [], []
+    for i in range(PORTRAITS):
+        image = np.full((260, 220, 3), rng.integers(120, 220, 3), np.uint8)
+        (x, y), (a, b) = rng.integers(100, 120, 2).tolist(), rng.integers(40, 55, 2).tolist()
+        cv2.ellipse(image, (x, y), (a, b), 0, 0, 360, (150, 180, 220), -1, cv2.LINE_AA)
+        for dx in (-a // 2, a // 2):
+            cv2.circle(image, (x + dx, y - b // 4), 6, (40, 40, 40), -1, cv2.LINE_AA)
+        cv2.imwrite(str(folder / f"{i}.png"), image)
+        landmarks.append(ring * [a, b, 1] + [x, y, 0])
+        yunet.append([x - a, y - 1.2 * b, 2 * a, 2.1 * b, *[0] * 10])
+    yunet[0][0] += 90  # the detectors disagree
+    np.savez(
+        folder / "labels.npz",
+        image=np.array([f"{i}.png" for i in range(PORTRAITS)]),
+        landmarks468=np.array(landmarks, np.float32),
+        yunet=np.array(yunet, np.float32),
+        faces_found=np.ones(PORTRAITS, int),
+        keep=np.ones(PORTRAITS, bool),
+        heldout=np.arange(PORTRAITS) >= PORTRAITS - 2,
+    )
+    w68 = np.zeros((68, 468))
+    w68[np.arange(68), np.linspace(0, 467, 68).astype(int)] = 1
+    np.savez(folder / "canonical_468_to_ict.npz", w68=w68)
+    return folder
+
+
+def train(material: Path, cache: Path, steps: int) -> str:
+    return step(
+        "train_detector.py", "--material", material, "--cache", cache, "--steps", steps,
+        "--batch", 2, "--workers", 0, "--validation", 6,
+    )  # fmt: skip
+
+
+def test_portraits_on_which_detectors_disagree_are_left_out(tools: Any, material: Path) -> None:
+    data, _, _ = tools
+    assert len(data.load_portraits(material, "train")) == PORTRAITS - 3
+    assert len(data.load_portraits(material, "heldout")) == 2
+
+
+def test_box_and_landmarks_give_one_region(tools: Any) -> None:
+    """However a face is turned: the promise that the regressor relies on."""
+    data, _, _ = tools
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        points = rng.uniform(0, 300, (68, 2)).astype(np.float32)
+        x, y, side = data.box_square(points)
+        low, high = points.min(0), points.max(0)
+        assert (x, y) == pytest.approx((low + high) / 2, rel=1e-5)
+        assert side * data.BOX_SCALE == pytest.approx(2**0.5 * (high - low).max(), rel=1e-5)
+
+
+def test_samples(tools: Any, material: Path) -> None:
+    data, _, _ = tools
+    portraits = data.load_portraits(material, "train")
+    first, again = (data.Painter(portraits, np.random.default_rng(4)) for _ in range(2))
+    faces = 0
+    for i in range(30):
+        height, width = ((160, 160), (120, 200))[i % 2]
+        sample, same = (p.sample(height, width, faces=i % 5 > 0) for p in (first, again))
+        assert sample.image.shape == (height, width, 3)
+        assert sample.image.dtype == np.uint8
+        assert (sample.image == same.image).all()
+        assert sample.squares.shape == (len(sample.sure), 3)
+        assert len(sample.squares) == 0 or i % 5 > 0
+        assert (sample.squares[sample.sure, 2] >= data.SMALLEST).all()
+        assert (np.abs(sample.turns) <= 48).all()
+        faces += int(sample.sure.sum())
+    assert faces > 20
+
+
+def test_every_face_has_a_prior_that_decodes_to_it(tools: Any) -> None:
+    data, network, trainer = tools
+    rng = np.random.default_rng(6)
+    for _ in range(30):
+        height, width = (int(v) for v in rng.integers(100, 700, 2))
+        priors = trainer.pixel_priors(height, width)
+        side = np.exp(rng.uniform(np.log(10), np.log(90), 3))
+        middle = np.array([[0.2, 0.2], [0.8, 0.3], [0.5, 0.8]]) * (width, height)
+        squares = np.column_stack([middle, side]).astype(np.float32)
+        sure = np.array([True, True, False])
+        offsets, labels = data.assign(priors, squares, sure)
+        scaled = offsets / np.repeat(np.array(network.VARIANCES, np.float32), 2)
+        relative = ops.prior_boxes(height, width, network.PRIORS)
+        boxes = ops.decode_boxes(scaled, relative, network.VARIANCES)
+        boxes = boxes * np.array([width, height, width, height])
+        found = np.zeros(3, bool)
+        for box in boxes[labels == 1]:
+            centers = (box[:2] + box[2:]) / 2
+            nearest = int(np.abs(squares[:, :2] - centers).sum(1).argmin())
+            x, y, size = squares[nearest]
+            expected = [x - size / 2, y - size / 2, x + size / 2, y + size / 2]
+            assert box == pytest.approx(expected, abs=0.02)
+            found[nearest] = True
+        assert found.tolist() == [True, True, False]
+        close = np.abs(priors[:, :2] - squares[2, :2]).max(1) < 0.5 * squares[2, 2]
+        alike = np.abs(np.log2(priors[:, 2] / squares[2, 2])) < 1
+        assert (labels[close & alike] != 0).all()
+
+
+def test_network_has_a_row_for_each_prior(tools: Any) -> None:
+    import torch
+
+    _, network, _ = tools
+    detector = network.Detector().eval()
+    for height, width in ((1, 1), (33, 64), (97, 131)):
+        with torch.no_grad():
+            offsets, logits = detector(torch.zeros(2, 3, height, width))
+        count = len(ops.prior_boxes(height, width, network.PRIORS))
+        assert offsets.shape == (2, count, 4)
+        assert logits.shape == (2, count)
+
+
+def test_threshold_allows_the_chosen_number_of_false_alarms(tools: Any) -> None:
+    data, _, trainer = tools
+    none = np.zeros((0, 3), np.float32)
+    image = np.zeros((8, 8, 3), np.uint8)
+    empty = data.Sample(image, none, none[:, 0], np.zeros(0, bool))
+    boxes = np.array([[0, 0, 5, 5]], np.float32)
+    results = [
+        trainer.Found(boxes, np.array([score], np.float32), empty) for score in (0.1, 0.5, 0.7, 0.9)
+    ]
+    assert trainer.choose_threshold(results, 0.25) == pytest.approx(0.7)
+    assert trainer.choose_threshold(results, 0.5) == pytest.approx(0.5)
+    assert trainer.choose_threshold(results, 1.0) == pytest.approx(0.3)
+
+
+def test_training_goes_on_and_its_network_makes_a_pack(material: Path, tmp_path: Path) -> None:
+    first = train(material, tmp_path, 3)
+    second = train(material, tmp_path, 5)
+    assert "step 3 of 3" in first
+    assert "resuming at step 3 of 5" in second
+    assert "step 5 of 5" in second
+    assert "by rotation" in second
+    assert "differs from torch" in step(
+        "export_detector.py", "--cache", tmp_path, "--out", tmp_path
+    )
+    entry = json.loads((tmp_path / "detector.json").read_text())
+    assert 0.3 <= entry["score_threshold"] <= 0.95
+
+    toy = build_toy_pack(tmp_path / "toy")
+    printed = step(
+        "evaluate_detector.py", "--detector", tmp_path, "--against", toy, "--material", material,
+        "--photographs", tmp_path, "--pictures", 3, "--repeats", 1,
+    )  # fmt: skip
+    assert "recall left out" in printed
+    assert "false alarms per 1,000" in printed
+    assert "time against the other" in printed
+
+    evaluation = importlib.import_module("evaluate_detector")
+    pack = evaluation.with_detector(toy, tmp_path, tmp_path / "both")
+    picture = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
+    detections = FaceDetector(pack, score_threshold=0.0).detect(picture)
+    assert len(detections) > 0
+
+
+def test_steps_say_so_where_there_is_nothing_to_work_on(tmp_path: Path) -> None:
+    for script, arguments in {
+        "detector_data.py": ("--material", tmp_path, "--out", tmp_path / "a.png"),
+        "train_detector.py": ("--material", tmp_path, "--cache", tmp_path),
+        "export_detector.py": ("--cache", tmp_path, "--out", tmp_path),
+        "evaluate_detector.py": ("--detector", tmp_path),
+    }.items():
+        assert step(script, *arguments).startswith("skipped: no ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sheet_of_samples(material: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    step("detector_data.py", "--material", material, "--out", out, "--size", 96, "--rows", 2)
+    assert cv2.imread(str(out)).shape == (192, 192, 3)

@@ -1,0 +1,105 @@
+"""The face detector's network and its prior boxes.
+
+One strided 5 x 5 convolution, then depthwise separable blocks (Howard et al. 2017); predictions at
+strides 16, 32 and 64 (SSD, Liu et al. 2016). One square prior an octave: a face is at most a
+factor sqrt(2) away from its prior. The smallest priors stand four to a cell, 8 pixels apart, which
+is much cheaper than a map of stride 8 (the densification of FaceBoxes, Zhang et al. 2017).
+
+The cost lies in memory traffic rather than arithmetic: hence the stride of 4 at once, and channels
+in multiples of 16, the width in which ONNX Runtime blocks them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from threedfa.priors import PriorConfig, PriorLevel, PriorSize
+
+MEAN = 127.5
+SCALE = 1 / 128  # the network sees (pixel - MEAN) * SCALE, channels blue, green, red
+VARIANCES = (0.1, 0.2)
+PRIORS = PriorConfig(
+    (
+        PriorLevel(16, (PriorSize(14, 2, 0.0), PriorSize(28, 1, 0.0), PriorSize(56, 1, 0.0))),
+        PriorLevel(32, (PriorSize(112, 1, 0.0),)),
+        PriorLevel(64, (PriorSize(224, 1, 0.0), PriorSize(448, 1, 0.0))),
+    )
+)
+STEM = 16  # channels after the first convolution, stride 4
+# (channels, stride) of the blocks; a prediction is made after the last block of each of the levels
+TRUNK = (
+    ((32, 2), (32, 1), (96, 2), (96, 1), (96, 1), (96, 1)),
+    ((128, 2), (128, 1), (128, 1)),
+    ((128, 2), (128, 1)),
+)
+NUMBERS = 5  # of each prior: four offsets and a logit
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution that keeps ceil(size / stride), batch norm, ReLU."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, stride: int, groups: int = 1
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(
+                channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False
+            ),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        )
+
+
+def _block(channels_in: int, channels_out: int, stride: int) -> list[ConvNorm]:
+    return [
+        ConvNorm(channels_in, channels_in, 3, stride, channels_in),
+        ConvNorm(channels_in, channels_out, 1, 1),
+    ]
+
+
+class Detector(nn.Module):
+    """Pictures to offsets and logits.
+
+    Input (N, 3, H, W) float32, any H and W. Outputs: (N, P, 4) offsets from the priors, as
+    :func:`threedfa.ops.decode_boxes` takes them, and (N, P) logits, positive for a face, in the
+    order of :func:`threedfa.ops.prior_boxes`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = STEM
+        levels, heads = [], []
+        layers: list[ConvNorm] = [ConvNorm(3, STEM, 5, 4)]
+        for blocks, level in zip(TRUNK, PRIORS.levels, strict=True):
+            for width, stride in blocks:
+                layers += _block(channels, width, stride)
+                channels = width
+            levels.append(nn.Sequential(*layers))
+            layers = []
+            priors = sum(size.density**2 for size in level.sizes)
+            heads.append(
+                nn.Sequential(
+                    ConvNorm(channels, channels, 3, 1, channels),
+                    nn.Conv2d(channels, NUMBERS * priors, 1),
+                )
+            )
+        self.levels = nn.ModuleList(levels)
+        self.heads = nn.ModuleList(heads)
+        for head in heads:  # at first nearly every prior is background
+            bias = head[-1].bias.data.view(-1, NUMBERS)
+            bias.zero_()
+            bias[:, 4] = -4.0
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows = []
+        for level, head in zip(self.levels, self.heads, strict=True):
+            x = level(x)
+            rows.append(head(x).permute(0, 2, 3, 1).reshape(len(x), -1, NUMBERS))
+        out = torch.cat(rows, 1)
+        return out[..., :4], out[..., 4]
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) BGR to the network's input, channels last in memory."""
+    return (pixels.permute(0, 3, 1, 2).float() - MEAN) * SCALE

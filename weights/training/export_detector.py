@@ -1,0 +1,205 @@
+"""Write a trained face detector as ONNX.
+
+    python weights/training/export_detector.py --cache CACHE/detector --out CACHE/detector
+
+writes ``detector.onnx`` and ``detector.json``, the ``detector`` entry of ``pack.json``. Batch norm
+is folded into the convolutions. The graph is compared with the averaged network of the checkpoint
+on random pictures of several sizes before it is put in place. The score threshold is the one that
+training chose on made pictures of held-out portraits.
+
+Input ``input`` (N, 3, H, W) float32; outputs ``loc`` (N, P, 4) and ``conf`` (N, P, 2), the
+probabilities of background and face.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from detector_data import BOX_SCALE
+from detector_network import MEAN, NUMBERS, PRIORS, SCALE, VARIANCES, Detector
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+from train_detector import CHECKPOINT, IOU_THRESHOLD
+
+from threedfa.files import atomic_write
+
+OPSET = 13
+TOLERANCE = 1e-3  # of an offset or a probability
+TRIAL_SIZES = ((64, 96), (123, 77), (17, 250))  # height and width
+
+
+def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias of a convolution with its batch norm in it, computed in float64."""
+    weight = conv.weight.detach().double()
+    bias = conv.bias.detach().double() if conv.bias is not None else torch.zeros(len(weight))
+    if norm is not None:
+        gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        weight = weight * gain[:, None, None, None]
+        bias = norm.bias.double() + (bias - norm.running_mean.double()) * gain
+    return weight.detach().float().numpy(), bias.detach().float().numpy()
+
+
+def to_onnx(network: Detector) -> onnx.ModelProto:
+    """The network in ONNX, batch norm folded."""
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+
+    def constant(name: str, value: np.ndarray) -> str:
+        weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def node(kind: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, inputs, list(outputs), outputs[0], **attributes))
+        return outputs[0]
+
+    def convolutions(x: str, module: nn.Module, name: str) -> str:
+        """All convolutions within a module, in their order, each with what follows it."""
+        parts = [m for m in module.modules() if not list(m.children())]
+        for i, conv in enumerate(parts):
+            if not isinstance(conv, nn.Conv2d):
+                continue
+            norm = parts[i + 1] if i + 1 < len(parts) else None
+            folded = fold(conv, norm if isinstance(norm, nn.BatchNorm2d) else None)
+            prefix = f"{name}.{i}"
+            inputs = [x, *(constant(f"{prefix}.{k}", v) for k, v in zip("wb", folded, strict=True))]
+            x = node(
+                "Conv",
+                inputs,
+                f"{prefix}.conv",
+                kernel_shape=list(conv.kernel_size),
+                strides=list(conv.stride),
+                pads=list(conv.padding) * 2,
+                group=conv.groups,
+            )
+            if norm is not None:
+                x = node("Relu", [x], f"{prefix}.relu")
+        return x
+
+    rows = constant("rows", np.array([0, -1, NUMBERS], np.int64))
+    x, found = "input", []
+    for i, (level, head) in enumerate(zip(network.levels, network.heads, strict=True)):
+        x = convolutions(x, level, f"level{i}")
+        y = convolutions(x, head, f"head{i}")
+        y = node("Transpose", [y], f"head{i}.last", perm=[0, 2, 3, 1])
+        found.append(node("Reshape", [y, rows], f"head{i}.rows"))
+    y = node("Concat", found, "numbers", axis=1)
+    node("Split", [y, constant("parts", np.array([4, 1], np.int64))], "loc", "logit", axis=2)
+    # The softmax of (-x / 2, x / 2), which is cheaper than Softmax over pairs.
+    both = node("Concat", [node("Neg", ["logit"], "against"), "logit"], "both", axis=2)
+    node("Sigmoid", [both], "conf")
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "detector",
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, "H", "W"])],
+            [
+                helper.make_tensor_value_info("loc", TensorProto.FLOAT, ["N", "P", 4]),
+                helper.make_tensor_value_info("conf", TensorProto.FLOAT, ["N", "P", 2]),
+            ],
+            weights,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=8,
+        producer_name="threedfa",
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@torch.no_grad()
+def difference(model: onnx.ModelProto, network: Detector) -> float:
+    """Largest difference of an output on random pictures."""
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for size in TRIAL_SIZES:
+        pictures = torch.randn(2, 3, *size, generator=generator)
+        loc, conf = session.run(["loc", "conf"], {"input": pictures.numpy()})
+        offsets, logits = network(pictures)
+        face = torch.sigmoid(logits)
+        for found, expected in ((loc, offsets), (conf, torch.stack([1 - face, face], -1))):
+            worst = max(worst, float(np.abs(found - expected.numpy()).max()))
+    return worst
+
+
+def pack_entry(file: str, threshold: float) -> dict[str, object]:
+    """The ``detector`` object of ``pack.json``."""
+    return {
+        "file": file,
+        "color": "bgr",
+        "layout": "NCHW",
+        "mean": [MEAN] * 3,
+        "scale": [SCALE] * 3,
+        "priors": [
+            {
+                "step": level.step,
+                "sizes": [
+                    {"size": s.size, "density": s.density, "offset": s.offset} for s in level.sizes
+                ],
+            }
+            for level in PRIORS.levels
+        ],
+        "variances": list(VARIANCES),
+        "score_threshold": threshold,
+        "iou_threshold": IOU_THRESHOLD,
+        "nms_offset": 0,
+        "top_k": 2000,
+        "keep_top_k": 500,
+        "working_size": {"max_height": 720, "max_width": 1080},
+    }
+
+
+def export(checkpoint: Path, out: Path) -> float:
+    """Write both files into ``out``; the largest difference between the networks.
+
+    Raises:
+        ValueError: if ONNX Runtime and torch disagree.
+    """
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    network = Detector()
+    network.load_state_dict(content["averaged"])
+    network.eval()
+    model = to_onnx(network)
+    worst = difference(model, network)
+    if not worst < TOLERANCE:
+        raise ValueError(
+            f"the ONNX network differs from the checkpoint by {worst:.2g}, expected less than "
+            f"{TOLERANCE}; do not use it"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out / "detector.onnx") as stream:
+        stream.write(model.SerializeToString())
+    entry = pack_entry("detector.onnx", round(float(content["threshold"]), 3))
+    with atomic_write(out / "detector.json") as stream:
+        stream.write((json.dumps(entry, indent=1) + "\n").encode())
+    return worst
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cache", type=Path, required=True, help="folder with the checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the two files")
+    options = parser.parse_args()
+    checkpoint = options.cache / CHECKPOINT
+    if not checkpoint.is_file():
+        print(f"skipped: no {checkpoint}; run train_detector.py first")
+        return
+    worst = export(checkpoint, options.out)
+    size = (options.out / "detector.onnx").stat().st_size
+    print(
+        f"{options.out / 'detector.onnx'}: {size / 1e6:.2f} MB, differs from torch by {worst:.1e}; "
+        f"its boxes need box_scale {BOX_SCALE:.4f} and box_shift_y 0 in the regressor's roi rule"
+    )
+
+
+if __name__ == "__main__":
+    main()
