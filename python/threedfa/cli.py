@@ -19,7 +19,7 @@ from . import __version__
 from .analyzer import FaceAnalyzer
 from .doctor import run_doctor
 from .errors import ExportError, PackError, ThreedfaError
-from .export import save_mesh
+from .export import DEFAULT_TEXTURE_SIZE, save_mesh
 from .image import load_image, save_image
 from .networks import Backend
 from .pack import Pack, list_packs, pack_path, verify_pack
@@ -32,6 +32,7 @@ from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE
 
 SAMPLE = Path(__file__).parent / "data" / "sample.jpg"
 
+_MAX_TEXTURE_SIZE = 16384  # 800 MB, and what graphics cards take
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 # Where a checkout of the project finds upstream's weights as long as it has no weights of its own.
 _REFERENCE_WEIGHTS = Path("../shared/reference/weights")
@@ -73,9 +74,20 @@ def _parser() -> argparse.ArgumentParser:
         "--render", action="append", default=[], choices=get_args(Mode), help="may be repeated"
     )
     image.add_argument(
-        "--mesh", action="append", default=[], choices=["obj", "ply"], help="may be repeated"
+        "--mesh",
+        action="append",
+        default=[],
+        choices=["obj", "ply", "glb", "stl"],
+        help="may be repeated",
     )
     image.add_argument("--texture", action="store_true", help="a UV texture of each face")
+    image.add_argument(
+        "--texture-size",
+        type=_texture_size,
+        default=DEFAULT_TEXTURE_SIZE,
+        metavar="N",
+        help="pixels (default: %(default)s); 0: meshes with colours of vertices",
+    )
     image.add_argument("--json", action="store_true", help="all results in faces.json")
     image.add_argument("--csv", action="store_true", help="all results in faces.csv")
     image.add_argument("--npz", action="store_true", help="arrays of each picture, vertices too")
@@ -112,12 +124,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _texture_size(text: str) -> int:
+    size = int(text)
+    if not 0 <= size <= _MAX_TEXTURE_SIZE:
+        raise argparse.ArgumentTypeError(f"expected 0..{_MAX_TEXTURE_SIZE}, got {size}")
+    return size
+
+
 def _image(options: argparse.Namespace) -> int:
     paths = _expand(options.paths)
     if options.sample:
         paths.append(SAMPLE)
     if not paths:
         _complain("no picture given: name files, folders or patterns, or use --sample")
+        return 2
+    if options.texture and not options.texture_size:
+        _complain("--texture: expected a --texture-size above 0")
         return 2
     if not (options.render or options.mesh or options.texture or options.csv or options.npz):
         # Something to look at, unless the results were asked for alone.
@@ -192,10 +214,11 @@ def _analyze_file(
         save(mode, render(image, faces, mode))
     if faces:
         for suffix in options.mesh:
-            save_mesh(f"{target}.{suffix}", image, faces)
+            size = options.texture_size or None
+            save_mesh(f"{target}.{suffix}", image, faces, texture_size=size)
     if options.texture:
         for number, face in enumerate(faces):
-            save(f"face{number}_texture", uv_texture(image, face))
+            save(f"face{number}_texture", uv_texture(image, face, size=options.texture_size))
     if options.npz:
         write_npz(f"{target}.npz", faces)
     return path, image.shape[:2], faces

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,3 +40,22 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             f"cannot write {target}: {error.strerror or error}; "
             "give a file name in an existing, writable folder with free space"
         ) from error
+
+
+def atomic_write_all(files: Sequence[tuple[Path, bytes]]) -> None:
+    """Write files that belong together: all or none, and the last one only after the others.
+
+    Raises:
+        ExportError: as `atomic_write`; files that were not there before are not there then.
+    """
+    added = [path for path, _ in files if not path.exists()]
+    try:
+        with contextlib.ExitStack() as stack:
+            # They appear when the stack is left: what was entered last comes first.
+            for path, content in reversed(files):
+                stack.enter_context(atomic_write(path)).write(content)
+    except BaseException:
+        for path in added:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        raise

@@ -143,6 +143,21 @@ def save_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
             f"cannot write {path}: unknown image format {suffix!r}; "
             f"use one of {', '.join(_SAVE_OPTIONS)}"
         )
+    try:
+        encoded = encode_image(image, suffix)
+    except ExportError as error:
+        raise ExportError(f"cannot write {path}: {error}") from error
+    with atomic_write(path) as stream:
+        stream.write(encoded)
+
+
+def encode_image(image: NDArray[np.uint8], suffix: str) -> bytes:
+    """The contents of the file that `save_image` writes for a suffix that it knows.
+
+    Raises:
+        ExportError: for a size that the format cannot hold.
+        ImageError: if the array is not an image.
+    """
     format_name, options = _SAVE_OPTIONS[suffix.lower()]
     picture = Image.fromarray(_from_array(image, reversed_channels=False))
     encoded = io.BytesIO()
@@ -150,11 +165,10 @@ def save_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
         picture.save(encoded, format_name, **options)
     except Exception as error:  # encoders fail with OSError, ValueError, KeyError, ...
         raise ExportError(
-            f"cannot write {path}: a picture of {picture.width} x {picture.height} pixels cannot "
+            f"a picture of {picture.width} x {picture.height} pixels cannot "
             f"be encoded as {format_name} ({error}); try .png"
         ) from error
-    with atomic_write(path) as stream:
-        stream.write(encoded.getbuffer())
+    return encoded.getvalue()
 
 
 def _from_array(array: NDArray[np.uint8], reversed_channels: bool) -> NDArray[np.uint8]:

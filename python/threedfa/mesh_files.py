@@ -1,26 +1,71 @@
-"""Triangle meshes as OBJ and PLY files.
+"""Triangle meshes as OBJ, PLY and STL files.
 
 Vertices are float32 ``(V, 3)`` in right-handed axes with y up, triangles int32 ``(T, 3)``, counter-
 clockwise seen from outside, colours uint8 ``(V, 3)`` RGB. The vertices of a face are in image
 coordinates, where y points down: `to_y_up` turns them.
 
-Both writers store coordinates with all digits of a float32, so reading a file gives back the same
-mesh, and both write the file whole or not at all.
+All writers store coordinates with all digits of a float32, so reading a file gives back the same
+mesh, and all write files whole or not at all.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import atomic_write
+from .files import atomic_write, atomic_write_all
 
 Mesh: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.uint8] | None]
 """Vertices, triangles and colours (or None)."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeshPart:
+    """A mesh with what makes it look like its subject.
+
+    Attributes:
+        name: of the object in the file, without white space; empty for none.
+        vertices: float32 (V, 3), finite.
+        triangles: int32 (T, 3), in 0..V-1.
+        colors: uint8 (V, 3) RGB, or None.
+        normals: float32 (V, 3) unit vectors, or None.
+        uv: float32 (V, 2) texture coordinates 0..1 with v up, or None.
+        texture: contents of a PNG or JPEG file, or None; needs ``uv``.
+    """
+
+    name: str
+    vertices: NDArray[np.float32]
+    triangles: NDArray[np.int32]
+    colors: NDArray[np.uint8] | None = None
+    normals: NDArray[np.float32] | None = None
+    uv: NDArray[np.float32] | None = None
+    texture: bytes | None = None
+
+    @property
+    def texture_format(self) -> str:
+        """``"png"`` or ``"jpeg"``."""
+        return "png" if (self.texture or b"").startswith(b"\x89PNG") else "jpeg"
+
+    def checked(self) -> MeshPart:
+        """The same with arrays of exactly these types.
+
+        Raises:
+            TypeError: for something that is not an array or has a wrong dtype.
+            ValueError: for a wrong shape, numbers that are not finite, indices out of range.
+        """
+        vertices, triangles, colors = _check_mesh(self.vertices, self.triangles, self.colors)
+        if self.texture is not None and self.uv is None:
+            raise ValueError("expected uv together with a texture, got None")
+        normals = _check_floats("normals", self.normals, (len(vertices), 3))
+        uv = _check_floats("uv", self.uv, (len(vertices), 2))
+        return MeshPart(self.name, vertices, triangles, colors, normals, uv, self.texture)
 
 
 def to_y_up(vertices: NDArray[np.float32], height: float) -> NDArray[np.float32]:
@@ -84,17 +129,72 @@ def write_obj(
         ValueError: for a wrong shape, coordinates that are not finite, indices out of range.
         ExportError: if the file cannot be written.
     """
-    vertices, triangles, colors = _check_mesh(vertices, triangles, colors)
-    if colors is None:
-        text = _format_rows("v %.9g %.9g %.9g\n", vertices)
+    write_obj_parts(path, [MeshPart("", vertices, triangles, colors)])
+
+
+def write_obj_parts(path: str | os.PathLike[str], parts: Sequence[MeshPart]) -> None:
+    """Write meshes as objects and groups of one Wavefront OBJ file.
+
+    With textures, materials go to ``NAME.mtl`` and each texture to ``NAME_PART.png`` (or ``.jpg``)
+    beside ``NAME.obj``; in these names ``_`` takes the place of what readers of OBJ stumble over,
+    such as white space. Either all files are written or none.
+
+    Args:
+        path: the file, by custom ending in ``.obj``.
+        parts: at least one, with different names.
+
+    Raises:
+        TypeError: for something that is not an array or has a wrong dtype.
+        ValueError: for a wrong shape, numbers that are not finite, indices out of range.
+        ExportError: if a file cannot be written.
+    """
+    path = Path(path)
+    parts = [part.checked() for part in parts]
+    stem = re.sub(r"[^\w.+-]", "_", path.stem)
+    sidecars: list[tuple[Path, bytes]] = []
+    library: list[str] = []
+    text: list[str] = []
+    starts = {"v": 1, "vt": 1, "vn": 1}
+    for part in parts:
+        if part.name:
+            text.append(f"o {part.name}\ng {part.name}\n")
+        if part.texture is not None:
+            picture = f"{stem}_{part.name}.{'png' if part.texture_format == 'png' else 'jpg'}"
+            sidecars.append((path.with_name(picture), part.texture))
+            library.append(
+                f"newmtl {part.name}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture}\n"
+            )
+            text.append(f"usemtl {part.name}\n")
+        text.append(_obj_rows(part, starts))
+    if library:
+        sidecars.append((path.with_name(f"{stem}.mtl"), "\n".join(library).encode()))
+        text.insert(0, f"mtllib {stem}.mtl\n")
+    atomic_write_all([*sidecars, (path, "".join(text).encode())])
+
+
+def _obj_rows(part: MeshPart, starts: dict[str, int]) -> str:
+    """Vertices and faces of a part; ``starts`` are the next free indices, moved on."""
+    if part.colors is None:
+        text = _format_rows("v %.9g %.9g %.9g\n", part.vertices)
     else:
         shares = [f"{value / 255:.4f}" for value in range(256)]
         text = _format_rows(
-            "v %.9g %.9g %.9g %s %s %s\n", vertices, np.array(shares, object)[colors]
+            "v %.9g %.9g %.9g %s %s %s\n", part.vertices, np.array(shares, object)[part.colors]
         )
-    text += _format_rows("f %d %d %d\n", triangles.astype(np.int64) + 1)
-    with atomic_write(path) as stream:
-        stream.write(text.encode("ascii"))
+    if part.uv is not None:
+        text += _format_rows("vt %.9g %.9g\n", part.uv)
+    if part.normals is not None:
+        text += _format_rows("vn %.6g %.6g %.6g\n", part.normals)
+    # Each corner names its vertex, its place in the texture and its normal: as v, v/vt, v//vn or
+    # v/vt/vn.
+    corner = "%d" + ("/%d" if part.uv is not None else "/" if part.normals is not None else "")
+    corner += "/%d" if part.normals is not None else ""
+    kinds = ["v", *(["vt"] * (part.uv is not None)), *(["vn"] * (part.normals is not None))]
+    corners = part.triangles.astype(np.int64)[:, :, None] + [starts[kind] for kind in kinds]
+    text += _format_rows(f"f {corner} {corner} {corner}\n", corners.reshape(-1, 3 * len(kinds)))
+    for kind in kinds:
+        starts[kind] += len(part.vertices)
+    return text
 
 
 def write_ply(
@@ -134,6 +234,39 @@ def write_ply(
     body = _ply_binary if binary else _ply_ascii
     with atomic_write(path) as stream:
         stream.write(header + body(vertices, triangles, colors))
+
+
+def write_stl(
+    path: str | os.PathLike[str],
+    vertices: NDArray[np.float32],
+    triangles: NDArray[np.int32],
+) -> None:
+    """Write a mesh as binary STL, which has no colours and no unit; printers take millimetres.
+
+    Args:
+        path: the file, by custom ending in ``.stl``.
+        vertices: float32 ``(V, 3)``, finite.
+        triangles: int32 ``(T, 3)``, in 0..V-1.
+
+    Raises:
+        TypeError: for something that is not an array or has a wrong dtype.
+        ValueError: for a wrong shape, coordinates that are not finite, indices out of range.
+        ExportError: if the file cannot be written.
+    """
+    vertices, triangles, _ = _check_mesh(vertices, triangles, None)
+    facets = np.zeros(
+        len(triangles), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")]
+    )
+    corners = vertices[triangles]
+    facets["corners"] = corners
+    corners = corners.astype(np.float64)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    facets["normal"] = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
+    # The header must not start with "solid", which would make it a text file.
+    header = b"binary STL".ljust(80) + np.uint32(len(triangles)).astype("<u4").tobytes()
+    with atomic_write(path) as stream:
+        stream.write(header + facets.tobytes())
 
 
 def _ply_binary(
@@ -212,3 +345,15 @@ def _check_rows(name: str, array: NDArray[Any]) -> None:
         raise TypeError(f"expected {name} as a NumPy array, got {type(array).__qualname__}")
     if array.ndim != 2 or array.shape[1] != 3:
         raise ValueError(f"expected {name} of shape (N, 3), got {array.shape}")
+
+
+def _check_floats(
+    name: str, array: NDArray[np.float32] | None, shape: tuple[int, int]
+) -> NDArray[np.float32] | None:
+    if array is None:
+        return None
+    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(f"expected {name} as a NumPy array of float32, got {array!r:.60}")
+    if array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(f"expected finite {name} of shape {shape}, got shape {array.shape}")
+    return array.astype(np.float32, copy=False)

@@ -99,11 +99,16 @@ def test_render(pictures: Path, tmp_path: Path, toy_pack: Path, mode: Mode) -> N
 def test_every_output_at_once(pictures: Path, tmp_path: Path, toy_pack: Path) -> None:
     out, path = tmp_path / "out", pictures / "two.png"
     flags = ["--texture", "--json", "--csv", "--npz", "--mesh", "obj", "--mesh", "ply"]
+    flags += ["--mesh", "stl", "--texture-size", "128"]
     assert run("image", path, "-o", out, "--pack", "toy", *flags, "--render", "box") == 0
     assert files_in(out) == {
         "two_box.png",
         "two.obj",
+        "two.mtl",
+        "two_face0.png",
+        "two_face1.png",
         "two.ply",
+        "two.stl",
         "two_face0_texture.png",
         "two_face1_texture.png",
         "two.npz",
@@ -113,13 +118,16 @@ def test_every_output_at_once(pictures: Path, tmp_path: Path, toy_pack: Path) ->
     faces = FaceAnalyzer(toy_pack).analyze(path)
     vertices = np.concatenate([face.vertices for face in faces])
     flipped = vertices * np.float32([1, -1, 1]) + np.float32([0, 160, 0])
-    for name in ("two.obj", "two.ply"):
-        mesh: Any = trimesh.load(out / name, process=False, maintain_order=True)
-        np.testing.assert_allclose(mesh.vertices, flipped, rtol=1e-6)
+    mesh: Any = trimesh.load(out / "two.ply", process=False, maintain_order=True)
+    np.testing.assert_allclose(mesh.vertices, flipped, rtol=1e-6)
+    parts: Any = trimesh.load(out / "two.obj", process=False)
+    for part, face in zip(parts.geometry.values(), faces, strict=True):
+        assert len(part.vertices) == len(face.vertices)
+        assert part.visual.material.image.size == (128, 128)
     assert len(plyfile.PlyData.read(out / "two.ply")["vertex"]) == len(vertices)
     for number, face in enumerate(faces):
         texture = load_image(out / f"two_face{number}_texture.png")
-        np.testing.assert_array_equal(texture, uv_texture(path, face))
+        np.testing.assert_array_equal(texture, uv_texture(path, face, size=128))
     with np.load(out / "two.npz", allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["vertices"], [face.vertices for face in faces])
         np.testing.assert_array_equal(arrays["score"], np.float32([f.score for f in faces]))
@@ -336,7 +344,7 @@ def test_settings_that_will_not_do(
         [],
         ["paint"],
         ["image", "a.png", "--render", "nicely"],
-        ["image", "a.png", "--mesh", "stl"],
+        ["image", "a.png", "--mesh", "gltf"],
         ["image", "a.png", "--max-faces", "many"],
         ["image", "a.png", "--backend", "darknet"],
         ["pack"],

@@ -43,8 +43,8 @@ def test_trimesh_reads_the_same_mesh(
     faces: list[Face], tmp_path: Path, suffix: str, count: int
 ) -> None:
     path = tmp_path / f"mesh.{suffix}"
-    save_mesh(path, IMAGE, faces[:count])
-    mesh = trimesh.load(path, file_type=suffix.lower(), process=False, maintain_order=True)
+    save_mesh(path, IMAGE, faces[:count], texture_size=None)
+    mesh: Any = trimesh.load(path, file_type=suffix.lower(), process=False, maintain_order=True)
     vertices, triangles, colors = expected_mesh(faces[:count])
     np.testing.assert_array_equal(mesh.vertices.astype(np.float32), vertices)
     np.testing.assert_array_equal(mesh.faces, triangles)
@@ -71,16 +71,16 @@ def test_the_same_bytes_for_the_same_image_however_given(
     faces: list[Face], tmp_path: Path, suffix: str
 ) -> None:
     first, second = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
-    save_mesh(first, IMAGE, faces)
-    save_mesh(second, IMAGE[:, :, ::-1], faces, color="bgr")
+    save_mesh(first, IMAGE, faces, texture_size=None)
+    save_mesh(second, IMAGE[:, :, ::-1], faces, color="bgr", texture_size=None)
     assert first.read_bytes() == second.read_bytes()
-    save_mesh(second, IMAGE, faces[:1])  # over an older file
+    save_mesh(second, IMAGE, faces[:1], texture_size=None)  # over an older file
     assert len(second.read_bytes()) < len(first.read_bytes())
 
 
-@pytest.mark.parametrize("name", ["mesh.stl", "mesh", "obj", "mesh.obj.txt", ".ply"])
+@pytest.mark.parametrize("name", ["mesh.gltf", "mesh", "obj", "mesh.obj.txt", ".ply"])
 def test_unknown_suffix(faces: list[Face], tmp_path: Path, name: str) -> None:
-    with pytest.raises(ExportError, match=r"expected a name that ends in \.obj or \.ply"):
+    with pytest.raises(ExportError, match=r"expected a name that ends in \.obj, .* or \.stl"):
         save_mesh(tmp_path / name, IMAGE, faces)
     assert list(tmp_path.iterdir()) == []
 
