@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,12 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 from .aligned_crop import aligned_crop, frontalized
 from .blendshapes import Blendshapes
-from .errors import PackError
 from .image import ColorOrder, load_image
 from .landmark_sets import Location, locate, point_at, table_named, visibility
-from .metric_pose import MetricPose, intrinsics, place
+from .metric_pose import MetricPose, intrinsics, place, size_in_centimetres
 from .model import MorphableModel
-from .pack import CENTIMETRES
+
+if TYPE_CHECKING:
+    from .export import Space, TextureFormat
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,12 +199,7 @@ class Face:
             TypeError: a camera matrix that is not of real numbers.
             ValueError: neither or both cameras, one that cannot be, or a face that fits no pose.
         """
-        size = self.model.centimetres_per_unit
-        if size is None:
-            raise PackError(
-                "metric pose needs a pack whose pack.json gives morphable_model.unit as one of "
-                f"{', '.join(CENTIMETRES)}; this pack's unit is none of them"
-            )
+        size = size_in_centimetres(self.model.centimetres_per_unit)
         matrix = intrinsics(image_size, camera_matrix, field_of_view)
         head = self.model.reconstruct(self.shape_coeffs, self.expression_coeffs)
         return place(head.astype(np.float64) * size, self.vertices[:, :2], matrix)
@@ -253,4 +250,33 @@ class Face:
             self.model.reconstruct(self.shape_coeffs, self.expression_coeffs),
             size=size,
             mirror=mirror,
+        )
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        image: Any = None,
+        *,
+        space: Space | None = None,
+        texture_size: int | None = 1024,
+        texture_format: TextureFormat = "png",
+        color: ColorOrder = "rgb",
+    ) -> None:
+        """Write the mesh as OBJ, PLY, GLB or STL; see :func:`threedfa.save_mesh`.
+
+        Without the image that the face is of: upright, in object space, and without colours.
+
+        Raises:
+            ImageError, ExportError, ValueError: as :func:`threedfa.save_mesh`.
+        """
+        from .export import save_mesh  # which needs this module
+
+        save_mesh(
+            path,
+            image,
+            [self],
+            space=space,
+            texture_size=texture_size,
+            texture_format=texture_format,
+            color=color,
         )
