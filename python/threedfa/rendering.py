@@ -218,7 +218,8 @@ def paint_landmarks(canvas: NDArray[np.uint8], landmarks: NDArray[np.float32]) -
 
 def _paint_points(canvas: _Image, points: NDArray[np.float32], width: int) -> None:
     """Dots for (L, 2) or (L, 3) points, three times as wide as lines of this width, but apart."""
-    spread = float(np.sqrt(np.ptp(points[:, :2], axis=0).prod() / len(points)))
+    extent = np.ptp(points[:, :2].astype(np.float64), axis=0)
+    spread = float(np.sqrt(extent.prod() / len(points)))
     radius = int(min(1.5 * width, max(1, 0.2 * spread))) << _SUBPIXEL_BITS
     for x, y in _fixed_point(points[:, :2]).tolist():
         cv2.circle(canvas, (x, y), radius, _POINT_COLOR, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
