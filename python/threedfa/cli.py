@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO, get_args
+from typing import NoReturn, TextIO, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,25 @@ from tqdm import tqdm
 
 from . import __version__
 from .analyzer import FaceAnalyzer
+from .animation import (
+    OPENFACE_FIELD_OF_VIEW,
+    Frame,
+    check_frame_rate,
+    write_livelink,
+    write_openface,
+)
+from .blendshapes import ARKIT_NAMES, Blendshapes
 from .doctor import run_doctor
 from .errors import ExportError, PackError, ThreedfaError
 from .export import DEFAULT_TEXTURE_SIZE, save_mesh
 from .image import load_image, save_image
+from .landmark_sets import table_named
+from .metric_pose import intrinsics, size_in_centimetres
+from .model import MorphableModel
 from .networks import Backend
 from .pack import Pack, list_packs, pack_path, verify_pack
 from .rendering import Mode, render
-from .tables import Result, faces_to_dict, write_csv, write_json, write_npz
+from .tables import faces_to_dict, write_csv, write_json, write_json_lines, write_npz
 from .textures import uv_texture
 from .upstream.convert import import_reference_pack, import_upstream_pack
 from .upstream.download import download_upstream
@@ -36,6 +47,11 @@ _MAX_TEXTURE_SIZE = 16384  # 800 MB, and what graphics cards take
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 # Where a checkout of the project finds upstream's weights as long as it has no weights of its own.
 _REFERENCE_WEIGHTS = Path("../shared/reference/weights")
+
+
+class _JsonOptions(TypedDict):
+    landmark_sets: list[str]
+    blendshapes: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +106,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     image.add_argument("--json", action="store_true", help="all results in faces.json")
     image.add_argument("--csv", action="store_true", help="all results in faces.csv")
+    image.add_argument("--jsonl", action="store_true", help="all results in faces.jsonl")
     image.add_argument("--npz", action="store_true", help="arrays of each picture, vertices too")
+    image.add_argument(
+        "--landmarks", metavar="SET", help="another set for --json, --jsonl, --csv, --npz, --render"
+    )
+    image.add_argument("--livelink", action="store_true", help="blend shapes in livelink.csv")
+    image.add_argument("--openface-csv", action="store_true", help="all results in openface.csv")
+    image.add_argument(
+        "--frame-rate", type=float, default=30, metavar="X", help="of --livelink, --openface-csv"
+    )
+    image.add_argument(
+        "--field-of-view",
+        type=float,
+        default=OPENFACE_FIELD_OF_VIEW,
+        metavar="DEGREES",
+        help="of the camera across the picture, for --openface-csv",
+    )
     image.add_argument("--pack", default="default", metavar="NAME", help="name or folder")
     image.add_argument("--backend", default="onnxruntime", choices=get_args(Backend))
     image.add_argument("--provider", action="append", dest="providers", metavar="NAME")
@@ -141,9 +173,9 @@ def _image(options: argparse.Namespace) -> int:
     if options.texture and not options.texture_size:
         _complain("--texture: expected a --texture-size above 0")
         return 2
-    if not (options.render or options.mesh or options.texture or options.csv or options.npz):
-        # Something to look at, unless the results were asked for alone.
-        options.render = [] if options.json else ["mesh", "landmarks"]
+    asked = (options.render, options.mesh, options.texture, options.json, options.jsonl)
+    if not any((*asked, options.csv, options.npz, options.livelink, options.openface_csv)):
+        options.render = ["mesh", "landmarks"]  # something to look at
     with tempfile.TemporaryDirectory() as scratch:
         try:
             analyzer = FaceAnalyzer(
@@ -155,10 +187,23 @@ def _image(options: argparse.Namespace) -> int:
                 iou_threshold=options.iou_threshold,
                 max_faces=options.max_faces,
             )
+            _check(options, analyzer.model)
         except ValueError as error:
             _complain(str(error))
             return 2
         return _analyze_files(analyzer, paths, options)
+
+
+def _check(options: argparse.Namespace, model: MorphableModel) -> None:
+    """Refuse what the pack does not have before any picture is read."""
+    if options.landmarks is not None:
+        table_named(model.landmark_sets, options.landmarks)
+    if options.livelink:
+        Blendshapes.of(model.expression_names, np.zeros(len(model.expression_names), np.float32))
+    if options.openface_csv:
+        size_in_centimetres(model.centimetres_per_unit)
+        intrinsics((1, 1), None, options.field_of_view)
+    check_frame_rate(options.frame_rate)
 
 
 def _analyze_files(
@@ -169,7 +214,7 @@ def _analyze_files(
     except OSError as error:
         raise ExportError(f"cannot make the folder {options.output}: {error.strerror}") from error
     given = frozenset(path.resolve() for path in paths)
-    results: list[Result] = []
+    results: list[Frame] = []
     failed = 0
     progress = tqdm(paths, disable=len(paths) < 2, unit="picture")
     for path, stem in zip(progress, _unique_stems(paths), strict=True):
@@ -181,13 +226,36 @@ def _analyze_files(
         else:
             count = len(results[-1][2])
             tqdm.write(f"{path}: {count} {'face' if count == 1 else 'faces'}")
+    json_options = _json_options(options, analyzer.model)
     if options.json:
-        write_json(options.output / "faces.json", results)
+        write_json(options.output / "faces.json", results, **json_options)
+    if options.jsonl:
+        write_json_lines(options.output / "faces.jsonl", results, **json_options)
     if options.csv:
-        write_csv(options.output / "faces.csv", results)
+        write_csv(options.output / "faces.csv", results, landmark_set=_landmark_set(options))
+    if options.livelink:
+        write_livelink(options.output / "livelink.csv", results, frame_rate=options.frame_rate)
+    if options.openface_csv:
+        write_openface(
+            options.output / "openface.csv",
+            results,
+            frame_rate=options.frame_rate,
+            field_of_view=options.field_of_view,
+        )
     if failed:
         _complain(f"{failed} of {len(paths)} pictures failed")
     return 1 if failed else 0
+
+
+def _landmark_set(options: argparse.Namespace) -> str:
+    return options.landmarks or "ibug68"
+
+
+def _json_options(options: argparse.Namespace, model: MorphableModel) -> _JsonOptions:
+    return {
+        "landmark_sets": [] if options.landmarks is None else [options.landmarks],
+        "blendshapes": not set(ARKIT_NAMES).isdisjoint(model.expression_names),
+    }
 
 
 def _analyze_file(
@@ -196,7 +264,7 @@ def _analyze_file(
     target: Path,
     options: argparse.Namespace,
     given: frozenset[Path],
-) -> Result:
+) -> Frame:
     """Analyze one picture and write its files, whose names start with ``target``, but over none of
     the pictures ``given``."""
 
@@ -208,10 +276,14 @@ def _analyze_file(
 
     image = load_image(path)
     faces = analyzer.analyze(image)
-    if options.json or options.csv:
-        faces_to_dict(image.shape[:2], faces)  # what cannot be written fails with its own picture
+    # What cannot be written fails with its own picture.
+    if options.json or options.jsonl or options.csv:
+        faces_to_dict(image.shape[:2], faces, **_json_options(options, analyzer.model))
+    if options.openface_csv:
+        for face in faces:
+            face.metric_pose(field_of_view=options.field_of_view, image_size=image.shape[:2])
     for mode in options.render:
-        save(mode, render(image, faces, mode))
+        save(mode, render(image, faces, mode, landmark_set=_landmark_set(options)))
     if faces:
         for suffix in options.mesh:
             size = options.texture_size or None
@@ -220,7 +292,8 @@ def _analyze_file(
         for number, face in enumerate(faces):
             save(f"face{number}_texture", uv_texture(image, face, size=options.texture_size))
     if options.npz:
-        write_npz(f"{target}.npz", faces)
+        sets = [] if options.landmarks is None else [options.landmarks]
+        write_npz(f"{target}.npz", faces, landmark_sets=sets)
     return path, image.shape[:2], faces
 
 
