@@ -1,8 +1,8 @@
 """Every step of the regressor's training, once, on a handful of pictures drawn here.
 
-The portraits are the default face model itself in flat colours, so the teacher's points are exact.
-What is tested: each step runs and takes up the files of the one before, labels come back as they were
-drawn, an interrupted training goes on, and the exported network fits the face model.
+The portraits are the default face model in plain colours, so the teacher's points are exact.
+What is tested: each step runs and takes up the files of the one before, labels come back as they
+were drawn, an interrupted training goes on, and the exported network fits the face model.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def tools() -> Any:
 
 @pytest.fixture(scope="module")
 def material(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Array]:
-    """A folder laid out like the training material, and the cameras its portraits were drawn with."""
+    """A folder laid out like the training material; the cameras its portraits were drawn with."""
     model, _, renders = tools
     folder = tmp_path_factory.mktemp("material")
     rng = np.random.default_rng(5)
@@ -162,9 +162,9 @@ def test_labels_are_the_cameras_the_portraits_were_drawn_with(
     assert table["train"].sum() == PORTRAITS - 2
     assert table["heldout"].sum() == 2
     assert table["residual_cm"].max() < 0.05
-    found = table["params"][:, :12].reshape(-1, 3, 4)
-    assert np.abs(found[:, :2, :3] - cameras[:, :2, :3]).max() < 0.25  # of 6 pixels per cm
-    assert np.abs(found[:, :2, 3] - cameras[:, :2, 3]).max() < 2.5
+    found, drawn = (c.reshape(-1, 3, 4)[:, :, :3] for c in (table["params"][:, :12], cameras))
+    found, drawn = (c / np.linalg.norm(c, axis=2, keepdims=True) for c in (found, drawn))
+    assert np.abs(found - drawn).max() < 0.1  # the size of the head is not known, its pose is
 
 
 def test_renders_have_exact_labels(renders: Path, tools: Any) -> None:

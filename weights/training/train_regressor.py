@@ -21,7 +21,9 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,33 @@ def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value).to(device) for name, value in named.items()}
 
 
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """The batch in equal parts."""
+    size = len(batch.aligned) // parts
+    return [
+        Batch(**{n: v[i * size : (i + 1) * size] for n, v in vars(batch).items()})
+        for i in range(parts)
+    ]
+
+
+def gradients(
+    network: Regressor, points: Points, weights: LossWeights, half: bool, batch: Batch
+) -> tuple[dict[str, float], list[Tensor]]:
+    """Losses of a batch by name, and the gradient of their weighted sum for each parameter."""
+    device = network.param_mean.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        out, logit = network(pixels(batch.images, device))
+    parts = losses(out, logit, points, network, tensors(batch, device))
+    loss = (
+        parts["points"]
+        + weights.heights * parts["heights"]
+        + weights.parameters * parts["parameters"]
+        + 0.2 * parts["confidence"]
+    )
+    found = torch.autograd.grad(loss, list(network.parameters()))
+    return {name: float(value.detach()) for name, value in parts.items()}, list(found)
+
+
 def learning_rate(step: int, steps: int, peak: float, decay: float) -> float:
     """Warm up, stay, fall to a hundredth along a half cosine."""
     start = int(steps * (1 - decay))
@@ -236,9 +265,9 @@ class Validation:
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint whole or not at all."""
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    unfinished = path.with_suffix(".partial")
+    torch.save(state, unfinished)
+    unfinished.replace(path)
 
 
 def start_network(
@@ -277,7 +306,7 @@ def one_thread(_: int) -> None:
 
 def train(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)  # parts of a batch run in parallel instead, without waiting on locks
     cv2.setNumThreads(1)
     device = torch.device(options.device)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -344,7 +373,7 @@ def train(options: argparse.Namespace) -> None:
         multiprocessing_context="fork" if options.workers else None,
     )
     decay_start = int(steps * (1 - options.decay))
-    half = options.bf16
+    pool = ThreadPoolExecutor(options.threads)
     shown: dict[str, float] = {}
     began = saved = reported = time.monotonic()
     first_step = step
@@ -354,23 +383,18 @@ def train(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, options.lr, options.decay)
         network.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            out, logit = network(pixels(batch.images, device))
-        parts = losses(out, logit, points, network, tensors(batch, device))
         weights = LossWeights(step / steps)
-        loss = (
-            parts["points"]
-            + weights.heights * parts["heights"]
-            + weights.parameters * parts["parameters"]
-            + 0.2 * parts["confidence"]
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        work = partial(gradients, network, points, weights, options.bf16)
+        results = list(pool.map(work, split(batch, options.threads)))
+        for parameter, *parts_of_gradient in zip(
+            network.parameters(), *(r[1] for r in results), strict=True
+        ):
+            parameter.grad = torch.stack(parts_of_gradient).mean(0)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 20.0)
         optimizer.step()
         step += 1
         follow(average, network, step)
-        for name, value in ((n, float(v.detach())) for n, v in parts.items()):
+        for name, value in results[0][0].items():
             shown[name] = 0.98 * shown.get(name, value) + 0.02 * value
         now = time.monotonic()
         if step % options.log_every == 0:
@@ -405,10 +429,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--probes",
         type=int,
         default=6400,
-        help="examples that the parameters' statistics come from",
+        help="examples for the parameters' statistics",
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="parts of a batch at a time; 1 on a GPU"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that draw examples")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
