@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from detector_data import BOX_SCALE
 from face import CAMERA, INPUT_SIZE, Morphable
 from network import STRIDES, TAPS, Regressor
 from numpy.typing import NDArray
@@ -146,10 +147,10 @@ def pack_entry(network: Regressor, file: str, shape_count: int) -> dict[str, obj
         "param_mean": [float(v) for v in network.param_mean],
         "param_std": [float(v) for v in network.param_std],
         "param_split": {"camera": CAMERA, "shape": shape_count, "expression": expressions},
-        "roi": {
-            "box_scale": 1.58,
-            "box_shift_y": 0.14,
-            "integer_side": True,
+        "roi": {  # for the boxes of detector_data.py
+            "box_scale": BOX_SCALE,
+            "box_shift_y": 0.0,
+            "integer_side": False,
             "landmark_scale": float(np.sqrt(2)),
         },
     }
