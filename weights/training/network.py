@@ -147,7 +147,7 @@ def fit_head(network: Regressor, features: Tensor, targets: Tensor, ridge: float
         x = features[:, :used].double()
         center_x, center_y = x.mean(0), targets.double().mean(0)
         x = x - center_x
-        gram = x.T @ x + ridge * torch.eye(used, dtype=x.dtype)
+        gram = x.T @ x + ridge * torch.eye(used, dtype=x.dtype, device=x.device)
         weight = torch.linalg.solve(gram, x.T @ (targets.double() - center_y)).T
         network.head.weight.zero_()
         network.head.bias.zero_()
