@@ -48,12 +48,7 @@ class FaceAligner:
     ) -> None:
         pack = pack if isinstance(pack, Pack) else Pack.load(pack)
         self.spec: RegressorSpec = pack.regressor
-        self.model = MorphableModel.load(
-            pack.file_path(pack.model.file),
-            input_size=self.spec.input_size,
-            centimetres_per_unit=pack.model.centimetres_per_unit,
-            expression_names=pack.model.expression_names,
-        )
+        self.model = MorphableModel.from_pack(pack)
         split = self.spec.param_split
         found = (len(self.model.shape_basis), len(self.model.expression_basis))
         if (split.shape, split.expression) != found:

@@ -826,7 +826,7 @@ def _regressor_pack(file: str | os.PathLike[str]) -> str | None:
 def _model_of(faces: Sequence[_Floats], model: MorphableModel | None) -> MorphableModel:
     if model is None:
         pack = Pack.load(_default_pack(), verify=False)
-        model = MorphableModel.load(pack.file_path(pack.model.file))
+        model = MorphableModel.from_pack(pack)
     count = len(model.mean)
     for vertices in faces:
         if len(vertices) != count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 from .errors import PackError
 from .landmark_sets import LandmarkTable, tables_of
+from .pack import Pack
 
 DENSE_VERTICES = 35_568
 """Models with fewer vertices are subdivided where dense results are asked for."""
@@ -61,18 +63,35 @@ class MorphableModel:
     ) -> MorphableModel:
         """Map a model file (safetensors, as described in ``threedfa/morphable_model.hpp``).
 
+        Args:
+            path: the file; or the folder of a pack, whose settings then stand for the other
+                arguments.
+            input_size, centimetres_per_unit, expression_names: see the attributes.
+
         Raises:
             PackError: if the file is missing or malformed, or its tensors do not fit together.
         """
-        try:
-            core = _core.MorphableModel.load(path)
-        except _core.FileError as error:
-            raise PackError(str(error)) from error
+        if Path(path).is_dir():
+            return cls.from_pack(Pack.load(path))
         return cls(
-            core,
+            _map_file(path),
             input_size=input_size,
             centimetres_per_unit=centimetres_per_unit,
             expression_names=expression_names,
+        )
+
+    @classmethod
+    def from_pack(cls, pack: Pack) -> MorphableModel:
+        """The model of a pack.
+
+        Raises:
+            PackError: as :meth:`load`.
+        """
+        return cls(
+            _map_file(pack.file_path(pack.model.file)),
+            input_size=pack.regressor.input_size,
+            centimetres_per_unit=pack.model.centimetres_per_unit,
+            expression_names=pack.model.expression_names,
         )
 
     @property
@@ -268,3 +287,10 @@ def _mirror(points: NDArray[np.float32], tolerance: float) -> NDArray[np.int32] 
         return None
     result.flags.writeable = False
     return result
+
+
+def _map_file(path: str | os.PathLike[str]) -> _core.MorphableModel:
+    try:
+        return _core.MorphableModel.load(path)
+    except _core.FileError as error:
+        raise PackError(str(error)) from error

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from head import PARAM_COUNT, head_params, load_head, write_head
-from threedfa import MorphableModel, PackError
+from threedfa import MorphableModel, Pack, PackError
 from toy_pack import EXPRESSIONS, INPUT_SIZE, SHAPES, head_model
 
 Array = npt.NDArray[Any]
@@ -411,3 +411,12 @@ def test_overlapping_tensors(tmp_path: Path) -> None:
     encoded = json.dumps(header, separators=(",", ":")).encode().ljust(size)
     path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + content[8 + size :])
     expect_pack_error(path)
+
+
+def test_a_folder_is_the_model_of_its_pack(toy_pack: Path) -> None:
+    pack = Pack.load(toy_pack)
+    model = MorphableModel.load(toy_pack)
+    assert model.input_size == pack.regressor.input_size
+    np.testing.assert_array_equal(model.mean, MorphableModel.load(toy_pack / pack.model.file).mean)
+    with pytest.raises(PackError):
+        MorphableModel.load(toy_pack.parent / "nothing")
