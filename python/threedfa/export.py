@@ -222,7 +222,7 @@ def _placement(
     return {
         "rotation": face.pose.rotation,
         "translation": np.array([x - (width - 1) / 2, (height - 1) / 2 - y, z]) / scale,
-        "scale": own_scale / scale,
+        "scale": round(own_scale / scale, 12),  # exactly 1 for a single head
     }
 
 
