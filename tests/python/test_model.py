@@ -280,7 +280,7 @@ def expect_pack_error(path: Path, match: str = "expected") -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     expect_pack_error(tmp_path / "missing.safetensors")
-    expect_pack_error(tmp_path)
+    expect_pack_error(tmp_path, match="pack.json")
 
 
 def test_truncated_files(tmp_path: Path) -> None:
