@@ -30,6 +30,8 @@ from .ops import rasterize
 _TENSORS: Final = {"ibug68": "landmark", "mediapipe468": "landmarks468", "five": "five"}
 _ENOUGH: Final = 1e-6  # a barycentric weight below minus this is outside
 _DEPTH_SIDE: Final = 512  # pixels of the z-buffer
+_BEHIND: Final = 3  # pixels of the z-buffer behind it that are not hidden yet
+_TURNED_AWAY: Final = 0.5  # sine of the angle by which skin may turn away and still be seen
 _AROUND: Final = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
 
 
@@ -105,8 +107,9 @@ def visibility(
 ) -> NDArray[np.bool_]:
     """Which points of a table the mesh itself does not hide from the viewer.
 
-    A point is hidden if all triangles that it belongs to show their back, or if it lies behind the
-    mesh: see :func:`in_front`.
+    A point is hidden if all triangles that it belongs to show their back by more than 30°, or if it
+    lies behind the mesh: see :func:`in_front`. One between vertices of different triangles, such as
+    the middle of an eye, lies off the surface: its heaviest vertex stands for it.
 
     Args:
         table: L points.
@@ -117,15 +120,24 @@ def visibility(
         (L,) True where visible.
     """
     # The triangles that a point belongs to have all the vertices that it is made of.
-    near = triangles[np.isin(triangles, table.vertices).any(axis=1)]
-    own = np.ones((len(table), len(near)), bool)
-    for vertex, weight in zip(table.vertices.T, table.weights.T, strict=True):
-        own &= (near == vertex[:, None, None]).any(axis=2) | (weight[:, None] == 0)
-    corners = vertices[near][:, :, :2]
-    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    front = a[:, 0] * b[:, 1] < a[:, 1] * b[:, 0]  # y down turns triangles round
-    facing = (own & front).any(axis=1) | ~own.any(axis=1)
-    shown: NDArray[np.bool_] = facing & in_front(table.of(vertices), vertices, triangles)
+    used = np.unique(table.vertices)
+    slot_of = np.full(len(vertices), len(used))  # the last one is for vertices of no interest
+    slot_of[used] = np.arange(len(used))
+    near = triangles[(slot_of[triangles] < len(used)).any(axis=1)]
+    has = np.zeros((len(used) + 1, len(near)), bool)
+    has[slot_of[near], np.arange(len(near))[:, None]] = True
+    own = (has[slot_of[table.vertices]] | (table.weights == 0)[:, :, None]).all(axis=1)
+    corners = vertices[near].astype(np.float64)
+    normals = np.cross(corners[:, 2] - corners[:, 0], corners[:, 1] - corners[:, 0])  # y is down
+    front = normals[:, 2] >= -_TURNED_AWAY * np.linalg.norm(normals, axis=1)
+
+    on_surface = own.any(axis=1)
+    heaviest = np.take_along_axis(table.vertices, table.weights.argmax(axis=1)[:, None], axis=1)[
+        :, 0
+    ]
+    points = np.where(on_surface[:, None], table.of(vertices), vertices[heaviest])
+    facing = (own & front).any(axis=1) | ~on_surface
+    shown: NDArray[np.bool_] = facing & in_front(points, vertices, triangles)
     return shown
 
 
@@ -134,8 +146,9 @@ def in_front(
 ) -> NDArray[np.bool_]:
     """Which points (N, 3) a mesh does not hide, by a z-buffer: True for each (N,) that it does not.
 
-    The z-buffer's longer side has 512 pixels. A point is hidden if it lies more than one of them
-    behind what the buffer has at its own pixel and at all neighbours.
+    The z-buffer's longer side has 512 pixels. A point is hidden if it lies more than three of them,
+    a millimetre and a half of a head, behind what the buffer has at its own pixel and at all
+    neighbours: rims of eyelids and lips, which fold inwards, count as seen.
     """
     low = vertices.min(axis=0)
     extent = float((vertices.max(axis=0) - low)[:2].max())
@@ -151,7 +164,7 @@ def in_front(
     )
     fitted = (points - low) * scale
     column, row = np.rint(fitted[:, :2]).clip(0, _DEPTH_SIDE).astype(np.int64).T + 1
-    front: NDArray[np.bool_] = fitted[:, 2] >= depth[row, column] - 1
+    front: NDArray[np.bool_] = fitted[:, 2] >= depth[row, column] - _BEHIND
     return front
 
 

@@ -126,7 +126,7 @@ def ray_test(table: LandmarkTable, vertices: Array, triangles: Array) -> tuple[A
             weights = sides[hit][:, [1, 2, 0]]
             weights = weights / weights.sum(axis=1, keepdims=True)
             gaps = (weights * corners[hit][:, :, 2]).sum(axis=1) - point[2]
-            answers += [not (gaps > margin * pixel).any() for margin in (-4, 0, 4)]
+            answers += [not (gaps > margin * pixel).any() for margin in (-6, 0, 6)]
         seen[i] = facing.any() and answers[1]
         clear[i] = len(set(answers)) == 1
     return seen, clear
@@ -141,7 +141,8 @@ def test_visibility_against_rays(model: Any, yaw: float, pitch: float) -> None:
     shown = visibility(table, face.vertices, face.triangles)
     assert clear.mean() > 0.6
     np.testing.assert_array_equal(shown[clear], seen[clear])
-    assert (shown == seen).mean() > 0.98
+    # Next to outlines points count as seen that lie a little behind.
+    assert (shown == seen).mean() > 0.93 and not (seen & ~shown).any()
     if abs(yaw) >= 60:
         assert 20 < seen.sum() < 230
 
@@ -167,7 +168,7 @@ def test_visibility_does_not_depend_on_place_or_size(model: Any) -> None:
 def test_points_before_and_behind_a_square() -> None:
     square = np.float32([[0, 0, 0], [10, 0, 0], [0, 10, 0], [10, 10, 0]])
     triangles = np.int32([[0, 2, 1], [1, 2, 3]])
-    points = np.float32([[5, 5, 1], [5, 5, 0], [5, 5, -1], [20, 5, -1], [5, 5, -0.01]])
+    points = np.float32([[5, 5, 1], [5, 5, 0], [5, 5, -1], [20, 5, -1], [5, 5, -0.05]])
     np.testing.assert_array_equal(
         in_front(points, square, triangles), [True, True, False, True, True]
     )
