@@ -24,7 +24,7 @@ Frame: TypeAlias = tuple["str | os.PathLike[str]", tuple[int, int], Sequence[Fac
 """The name of a picture, its (height, width) in pixels, and its faces."""
 
 OPENFACE_FIELD_OF_VIEW: Final = math.degrees(2 * math.atan(640 / 2 / 500))
-"""Degrees across the picture: what OpenFace takes for a camera that it does not know."""
+"""Degrees across the picture: OpenFace's for a camera that it does not know and a 4:3 picture."""
 
 # Live Link Face's own header, whose first two names its importer in the Unreal Engine
 # (LiveLinkFaceImporterFactory.cpp) insists on: 52 blend shapes and 9 angles, 61 values.
