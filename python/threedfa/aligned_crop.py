@@ -26,7 +26,7 @@ TEMPLATE_SIZE: Final = 112
 
 _MAX_SIZE: Final = 8192
 _MARGIN: Final = 0.04  # of the picture around a frontalised head
-_GRAZING: Final = 0.15  # cosine to the viewer below which the picture shows nothing of the skin
+_GRAZING: Final = 0.3  # cosine to the viewer below which the picture shows nothing of the skin
 
 
 def similarity(source: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float64]:

@@ -106,29 +106,28 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def ray_test(table: LandmarkTable, vertices: Array, triangles: Array) -> tuple[Array, Array]:
-    """For each point, along its line to the viewer: whether it is seen, and whether that is clear,
-    so that points a little to each side and a little nearer or farther would give the same."""
+    """For each point of a triangle whether the line from it to the viewer is free, and whether that
+    is clear: next to it the line is just as free, or blocked well before it."""
     points = table.of(vertices).astype(np.float64)
     corners = vertices[triangles].astype(np.float64)
-    normal_z = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, 2]
-    pixel = np.ptp(vertices[:, :2], axis=0).max() / 512
+    edges = corners[:, [1, 2, 0], :2] - corners[:, :, :2]
+    pixel = np.ptp(vertices[:, :2], axis=0).max() / 512  # of the z-buffer
     seen, clear = np.zeros(len(points), bool), np.zeros(len(points), bool)
     for i, point in enumerate(points):
         own = np.isin(triangles, table.vertices[i]).all(axis=1)
-        facing = normal_z[own] < 0  # y down
-        answers = []
+        a, b = corners[own][0, 1:] - corners[own][0, 0]
+        facing = a[0] * b[1] < a[1] * b[0]  # y down
+        before = []  # how far before the point the nearest surface to the viewer is, pixels
         for dx, dy in [(0, 0), (2, 0), (-2, 0), (0, 2), (0, -2)]:
-            place = point[:2] + np.array([dx, dy]) * pixel
-            edges = corners[:, [1, 2, 0], :2] - corners[:, :, :2]
-            to = place - corners[:, :, :2]
+            to = point[:2] + np.array([dx, dy]) * pixel - corners[:, :, :2]
             sides = edges[:, :, 0] * to[:, :, 1] - edges[:, :, 1] * to[:, :, 0]
             hit = ((sides > 0).all(axis=1) | (sides < 0).all(axis=1)) & ~own
             weights = sides[hit][:, [1, 2, 0]]
             weights = weights / weights.sum(axis=1, keepdims=True)
-            gaps = (weights * corners[hit][:, :, 2]).sum(axis=1) - point[2]
-            answers += [not (gaps > margin * pixel).any() for margin in (-6, 0, 6)]
-        seen[i] = facing.any() and answers[1]
-        clear[i] = len(set(answers)) == 1
+            depths = (weights * corners[hit][:, :, 2]).sum(axis=1)
+            before.append((depths.max(initial=-np.inf) - point[2]) / pixel)
+        seen[i] = facing and before[0] <= 0
+        clear[i] = max(before) < 2 if seen[i] else min(before) > 6
     return seen, clear
 
 
