@@ -112,14 +112,14 @@ def paint_mesh(
     colors: NDArray[np.float32],
 ) -> None:
     """Draw a mesh with interpolated vertex colours (V, 3) in 0..1 into ``canvas``."""
-    left, top, raster = _rasterize(canvas, vertices, triangles, colors)
+    left, top, raster = rasterize_window(canvas, vertices, triangles, colors)
     assert raster.image is not None
     covered = raster.triangle >= 0
     window = canvas[top : top + covered.shape[0], left : left + covered.shape[1]]
     window[covered] = (raster.image[covered] * 255).clip(0, 255).astype(np.uint8)
 
 
-def _rasterize(
+def rasterize_window(
     canvas: NDArray[np.uint8],
     vertices: NDArray[np.float32],
     triangles: NDArray[np.int32],
@@ -312,7 +312,7 @@ def _paint_wireframe(canvas: _Image, face: Face) -> None:
     # One pixel wide, less where triangles are so small that the lines would run together.
     half_width = np.minimum(0.5, 0.15 * heights.min(axis=1))
 
-    left, top, raster = _rasterize(canvas, face.vertices, face.triangles)
+    left, top, raster = rasterize_window(canvas, face.vertices, face.triangles)
     covered = raster.triangle >= 0
     triangle = raster.triangle[covered]
     distance = (raster.barycentric[covered] * heights[triangle]).min(axis=1)

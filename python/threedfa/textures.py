@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import _core
 from .face import Face
 from .image import ColorOrder, load_image
-from .rendering import image_normals
+from .rendering import image_normals, rasterize_window
 
 Fill: TypeAlias = Literal["mirror", "photo", "transparent"]
 """What texels show that the viewer does not see."""
@@ -23,6 +23,8 @@ _Image: TypeAlias = NDArray[np.uint8]
 _GRAZING, _CLEAR = 0.1, 0.34
 _COARSE = 512  # side of the picture that says where both sides are blended
 _LEAST = 0.02  # what the border of what is seen is worth: all, where nothing better is known
+_ENOUGH = 0.02  # a weight from which a texel needs no colours from around
+_RIM = 0.005  # of the face in the picture, in extents of the face
 _SEAM = 1 / 64  # half the width over which both sides are blended, in sides of the texture
 
 
@@ -113,21 +115,45 @@ def _lay_out(
             "it again with BFM_UV.mat and indices.npy beside the other files"
         )
     vertices, normals, triangles = face.vertices, image_normals(face), face.triangles
-    texture, visibility = _core.texture_map(image, vertices, normals, vertices, uv, triangles, size)
-    if fill == "transparent":
-        seen = visibility > 0
-        return np.dstack([texture * seen[:, :, None], seen * np.uint8(255)]), visibility
-    if fill == "mirror":
-        mirror = face.model.mirror_vertices
-        if mirror is None:
-            other, other_visibility = texture, np.minimum(visibility, 0)
-        else:
-            # The same layout, its vertices looked up where their mirror images are.
-            other, other_visibility = _core.texture_map(
-                image, vertices[mirror], normals[mirror], vertices, uv, triangles, size
-            )
-        texture = _blend(texture, visibility, other, other_visibility)
-    return texture, visibility
+    if fill != "mirror":
+        texture, visibility = _core.texture_map(
+            image, vertices, normals, vertices, uv, triangles, size
+        )
+        if fill == "transparent":
+            seen = visibility > 0
+            texture = np.dstack([texture * seen[:, :, None], seen * np.uint8(255)])
+        return texture, visibility
+
+    # Which pixels are the face's is looked up as a fourth channel.
+    image = np.dstack([image, _inside(image, face)])
+    own, visibility = _core.texture_map(image, vertices, normals, vertices, uv, triangles, size)
+    mirror = face.model.mirror_vertices
+    if mirror is None:
+        return _blend(own, visibility, own, np.minimum(visibility, 0)), visibility
+    # The same layout, its vertices looked up where their mirror images are.
+    other, other_visibility = _core.texture_map(
+        image, vertices[mirror], normals[mirror], vertices, uv, triangles, size
+    )
+    return _blend(own, visibility, other, other_visibility), visibility
+
+
+def _inside(image: _Image, face: Face) -> _Image:
+    """255 for the pixels of a picture that show the face, less its rim: there the background
+    shines in, the more so as the outline of a fitted face is off by a pixel or two."""
+    inside = np.zeros(image.shape[:2], np.uint8)
+    left, top, raster = rasterize_window(image, face.vertices, face.triangles)
+    height, width = raster.triangle.shape
+    drawn = (raster.triangle >= 0).astype(np.uint8)
+    # Mouth and eyes may be holes of the mesh: their borders show the face.
+    outline, _ = cv2.findContours(drawn, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(inside[top : top + height, left : left + width], outline, -1, 255, cv2.FILLED)
+    extent = float(np.ptp(face.vertices[:, :2], axis=0).max())
+    rim = 1 + round(min(_RIM * extent, 50))
+    # The border of the picture is none of the face, so nothing is taken off there.
+    eroded: _Image = cv2.erode(inside, np.ones((2 * rim + 1, 2 * rim + 1), np.uint8)).astype(
+        np.uint8, copy=False
+    )
+    return eroded
 
 
 def _blend(
@@ -136,27 +162,32 @@ def _blend(
     other: _Image,
     other_visibility: NDArray[np.float32],
 ) -> _Image:
-    """A texture of what is seen of each texel itself and of its mirror image."""
+    """A texture of what is seen of each texel itself and of its mirror image; both with a fourth
+    channel that says how much of it is the face's."""
     covered = own_visibility >= 0
-    own_weight = _weight(own_visibility, covered)
+    own_weight = _weight(own_visibility, covered, own[:, :, 3])
+    own_colors, other_colors = own[:, :, :3], other[:, :, :3]
     doubtful = covered & (own_weight < 1)
     if not doubtful.any():
-        return own
+        return np.ascontiguousarray(own_colors)
     # The other side counts as far as it is seen better, and has what this side leaves.
     better = ((other_visibility - own_visibility) / _CLEAR).clip(0, 1)
-    other_weight = (1 - own_weight) * better * _weight(other_visibility, covered)
+    other_weight = (1 - own_weight) * better * _weight(other_visibility, covered, other[:, :, 3])
     total = own_weight + other_weight
-    known = total > 0
-    share = np.divide(own_weight, total, out=np.ones_like(total), where=known)[:, :, None]
-    mixed = own * share + other * (1 - share)
-    if (doubtful & ~known).any():
-        mixed = _pull_push(mixed * known[:, :, None], known.astype(np.float32))
-    return np.where(doubtful[:, :, None], np.rint(mixed).astype(np.uint8), own)
+    share = np.divide(own_weight, total, out=np.ones_like(total), where=total > 0)[:, :, None]
+    mixed = own_colors * share + other_colors * (1 - share)
+    known = (total / _ENOUGH).clip(0, 1)
+    if (doubtful & (known < 1)).any() and known.any():
+        mixed = _pull_push(mixed * known[:, :, None], known)
+    return np.where(doubtful[:, :, None], np.rint(mixed).astype(np.uint8), own_colors)
 
 
-def _weight(visibility: NDArray[np.float32], covered: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """1 well inside what is clearly seen, little at its border, 0 where nothing is seen."""
+def _weight(
+    visibility: NDArray[np.float32], covered: NDArray[np.bool_], inside: _Image
+) -> NDArray[np.float32]:
+    """1 well within what is clearly seen, little at its border, 0 where nothing is seen."""
     clear = ((visibility - _GRAZING) / (_CLEAR - _GRAZING)).clip(0, 1)
+    clear *= (inside.astype(np.float32) / 127.5 - 1).clip(0, 1)  # at least half of the texel
     # The border is soft, so the picture of it may be coarse: blurring a large one takes minutes.
     side = len(clear)
     coarse = min(side, _COARSE)
@@ -171,10 +202,10 @@ def _weight(visibility: NDArray[np.float32], covered: NDArray[np.bool_]) -> NDAr
     )
     # Half of the surroundings are clear at a straight border of what is seen. Blurred ones are
     # nearly one.
-    inside = (around / np.maximum(known, 1e-6) * 2 - 1).clip(_LEAST, 1)
-    inside[inside > 1 - 1e-3] = 1
-    inside = cv2.resize(inside, (side, side), interpolation=cv2.INTER_LINEAR)
-    weight: NDArray[np.float32] = np.where(covered, clear * inside, 0).astype(np.float32)
+    within = (around / np.maximum(known, 1e-6) * 2 - 1).clip(_LEAST, 1)
+    within[within > 1 - 1e-3] = 1
+    within = cv2.resize(within, (side, side), interpolation=cv2.INTER_LINEAR)
+    weight: NDArray[np.float32] = np.where(covered, clear * within, 0).astype(np.float32)
     return weight
 
 

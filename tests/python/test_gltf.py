@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from head import head_face, head_params, load_head, write_head
-from threedfa import ExportError, Face, MorphableModel, ops, save_mesh
+from threedfa import ExportError, Face, MorphableModel, ops, save_mesh, uv_texture
 from threedfa.gltf import GltfNode, write_glb
 from threedfa.mesh_files import MeshPart
 from threedfa.textures import mesh_texture
@@ -208,10 +208,11 @@ def test_texture_has_the_colours_of_the_landmarks(
         places = np.einsum("ijk,ij->ik", uv[model.landmark_vertices], model.landmark_weights)
         column, row = np.floor(places * 128).astype(int).T
         x, y = np.rint(face.landmarks[:, :2]).astype(int).T
-        seen = face.landmark_visibility("ibug68")
+        _, visibility = uv_texture(image, face, size=128, return_visibility=True)
+        seen = visibility[row, column] > 0.5  # elsewhere the other half has a share
         difference = np.abs(texture[row, column].astype(int) - image[y, x]).max(axis=1)
-        assert seen.sum() > 40
-        assert np.median(difference[seen]) <= 2 and np.percentile(difference[seen], 90) <= 6
+        assert seen.sum() > 35
+        assert np.median(difference[seen]) <= 2 and np.percentile(difference[seen], 95) <= 6
 
 
 def test_jpeg_is_embedded_as_jpeg(image: Array, faces: list[Face], tmp_path: Path) -> None:

@@ -373,7 +373,8 @@ def flat_face(path: Path, count: int) -> Face:
 @pytest.mark.parametrize("count", [3, 17, 33])
 def test_texture_of_a_sheet_is_the_picture_itself(tmp_path: Path, count: int) -> None:
     picture = np.random.default_rng(count).integers(0, 256, (count, count, 3), np.uint8)
-    texture = uv_texture(picture, flat_face(tmp_path / "m.safetensors", count), size=count)
+    face = flat_face(tmp_path / "m.safetensors", count)
+    texture = uv_texture(picture, face, size=count, fill="photo")
     inside = slice(1, -1)  # the outermost texels have their centres on the border of the layout
     np.testing.assert_allclose(texture[inside, inside], picture[inside, inside], atol=1)
 
@@ -382,7 +383,8 @@ def test_texture_of_a_sheet_can_be_enlarged(tmp_path: Path) -> None:
     ramp = np.zeros((17, 17, 3), np.uint8)
     ramp[:, :, 0] = 10 * np.arange(17)
     ramp[:, :, 1] = 10 * np.arange(17)[:, None]
-    texture = uv_texture(ramp, flat_face(tmp_path / "m.safetensors", 17), size=161)
+    face = flat_face(tmp_path / "m.safetensors", 17)
+    texture = uv_texture(ramp, face, size=161, fill="photo")
     place = (np.arange(161) + 0.5) / 161 * 17 - 0.5  # of the texels, in pixels
     inside = (place > 0) & (place < 16)
     row = 10 * place[inside]
