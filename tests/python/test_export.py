@@ -11,8 +11,11 @@ import plyfile
 import pytest
 import trimesh
 
-from threedfa import Face, FaceAligner, save_mesh
+from head import head_face, head_params, load_head, write_head
+from threedfa import Face, FaceAligner, MorphableModel, save_mesh
 from threedfa.errors import ExportError, ImageError
+from threedfa.textures import mesh_texture
+from toy_pack import INPUT_SIZE
 
 Array = npt.NDArray[Any]
 
@@ -109,3 +112,99 @@ def test_arguments_are_left_as_they_were(faces: list[Face], tmp_path: Path) -> N
     save_mesh(tmp_path / "mesh.obj", image, faces)
     np.testing.assert_array_equal(image, IMAGE)
     np.testing.assert_array_equal(faces[0].vertices, vertices)
+
+
+# --- Textures, spaces -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_textured_obj_of_two_faces(faces: list[Face], tmp_path: Path, kind: Any) -> None:
+    save_mesh(tmp_path / "two.obj", IMAGE, faces, texture_size=64, texture_format=kind)
+    suffix = {"png": "png", "jpeg": "jpg"}[kind]
+    names = ["two.mtl", "two.obj", f"two_face0.{suffix}", f"two_face1.{suffix}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    scene: Any = trimesh.load(tmp_path / "two.obj", process=False)
+    meshes = sorted(scene.geometry.values(), key=lambda mesh: mesh.visual.material.name)
+    for mesh, face in zip(meshes, faces, strict=True):
+        vertices, triangles, _ = expected_mesh([face])
+        np.testing.assert_array_equal(mesh.triangles.astype(np.float32), vertices[triangles])
+        assert face.model.uv is not None
+        np.testing.assert_array_equal(
+            mesh.visual.uv[mesh.faces].astype(np.float32), face.model.uv[triangles]
+        )
+        texture = np.asarray(mesh.visual.material.image.convert("RGB"))
+        assert texture.shape == (64, 64, 3)
+        if kind == "png":
+            np.testing.assert_array_equal(texture, mesh_texture(IMAGE, face, 64))
+        # Given normals look the way the surface does.
+        corners = mesh.vertex_normals[mesh.faces].mean(axis=1)
+        assert ((corners * mesh.face_normals).sum(axis=1) > 0.3).all()
+
+
+@pytest.mark.parametrize("suffix", ["obj", "ply", "stl"])
+def test_object_space_is_upright_at_the_origin(
+    faces: list[Face], tmp_path: Path, suffix: str
+) -> None:
+    face = faces[0]
+    face.save(tmp_path / f"a.{suffix}")
+    head = face.model.reconstruct(face.shape_coeffs, face.expression_coeffs)
+    mesh: Any = trimesh.load(tmp_path / f"a.{suffix}", process=False)
+    np.testing.assert_allclose(mesh.triangles, head[face.triangles], rtol=1e-6)
+    face.save(tmp_path / f"b.{suffix}", IMAGE, space="object", texture_size=None)
+    mesh = trimesh.load(tmp_path / f"b.{suffix}", process=False)
+    np.testing.assert_allclose(mesh.triangles, head[face.triangles], rtol=1e-6)
+
+
+def test_stl_is_in_millimetres_where_the_unit_is_known(tmp_path: Path) -> None:
+    path = write_head(tmp_path / "head.safetensors")
+    known = MorphableModel.load(path, input_size=INPUT_SIZE, centimetres_per_unit=10)
+    face = head_face(known, head_params())
+    face.save(tmp_path / "a.stl")
+    mesh: Any = trimesh.load(tmp_path / "a.stl", process=False)
+    assert mesh.extents[1] == pytest.approx(10 * 10 * np.ptp(known.mean[:, 1]), rel=1e-5)
+
+
+def test_stl_in_image_space(faces: list[Face], tmp_path: Path) -> None:
+    save_mesh(tmp_path / "a.stl", IMAGE, faces)
+    mesh: Any = trimesh.load(tmp_path / "a.stl", process=False)
+    vertices, triangles, _ = expected_mesh(faces)
+    np.testing.assert_array_equal(mesh.triangles.astype(np.float32), vertices[triangles])
+
+
+def test_no_texture_coordinates(tmp_path: Path) -> None:
+    face = head_face(load_head(tmp_path / "m.safetensors", uv=None), head_params())
+    with pytest.raises(ExportError, match=r"texture coordinates .*texture_size=None.*BFM_UV\.mat"):
+        face.save(tmp_path / "a.obj", IMAGE)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+    for options in ({"image": IMAGE, "texture_size": None}, {}):
+        face.save(tmp_path / "a.obj", **options)
+        mesh: Any = trimesh.load(tmp_path / "a.obj", process=False)
+        assert len(mesh.faces) == len(face.triangles)
+
+
+def test_faces_that_are_no_numbers(faces: list[Face], tmp_path: Path) -> None:
+    params = faces[0].params.copy()
+    params[3] = np.nan
+    broken = head_face(faces[0].model, faces[0].params)
+    object.__setattr__(broken, "params", params)
+    for suffix in ("obj", "ply", "stl"):
+        with pytest.raises(ValueError, match="finite"):
+            broken.save(tmp_path / f"a.{suffix}", IMAGE)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"space": "camera"}, "space: expected one of image, object, got 'camera'"),
+        ({"texture_format": "gif"}, "texture_format: expected one of png, jpeg, got 'gif'"),
+        ({"texture_size": 0}, r"size: expected 1\.\.65535 pixels, got 0"),
+        ({"image": None, "space": "image"}, "expected the image as well"),
+    ],
+)
+def test_wrong_options(
+    faces: list[Face], tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        save_mesh(tmp_path / "a.obj", **{"image": IMAGE, "faces": faces, **options})
+    assert not any(tmp_path.iterdir())

@@ -10,17 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from threedfa import files, image, mesh_files, tables
+from threedfa import files, gltf, image, mesh_files, tables
 from threedfa.errors import ExportError
 
 VERTICES = np.float32([[0, 0, 0], [1, 0, 0], [0, 1, 0]])
 TRIANGLES = np.int32([[0, 1, 2]])
+PART = mesh_files.MeshPart("part", VERTICES, TRIANGLES)
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "picture.png": lambda path: image.save_image(path, np.zeros((2, 3, 3), np.uint8)),
     "picture.jpg": lambda path: image.save_image(path, np.zeros((2, 3, 3), np.uint8)),
     "mesh.obj": lambda path: mesh_files.write_obj(path, VERTICES, TRIANGLES),
     "mesh.ply": lambda path: mesh_files.write_ply(path, VERTICES, TRIANGLES),
+    "mesh.stl": lambda path: mesh_files.write_stl(path, VERTICES, TRIANGLES),
+    "mesh.glb": lambda path: gltf.write_glb(path, [gltf.GltfNode(PART)]),
     "result.json": lambda path: tables.write_json(path, []),
     "result.csv": lambda path: tables.write_csv(path, []),
     "result.npz": lambda path: tables.write_npz(path, []),
@@ -140,3 +143,32 @@ def test_full_disk(tmp_path: Path, name: str, old: bytes | None, room: int) -> N
         WRITERS[name](path)
     assert (path.read_bytes() if path.exists() else None) == old
     assert names_in(tmp_path) == ([] if old is None else [name])
+
+
+def test_files_that_belong_together_appear_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+    replace = Path.replace
+
+    def noting(self: Path, target: Path) -> Path:
+        order.append(Path(target).name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", noting)
+    names = ["a.png", "a.mtl", "a.obj"]
+    files.atomic_write_all([(tmp_path / name, name.encode()) for name in names])
+    assert order == names
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {n: n for n in names}
+
+
+def test_files_that_belong_together_come_all_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()  # a folder, over which no file can be moved
+    (tmp_path / "b").write_bytes(b"old")
+    names = ["a", "b", "c"]
+    with pytest.raises(ExportError, match=r"cannot write .*c: "):
+        files.atomic_write_all([(tmp_path / name, b"new") for name in names])
+    assert sorted(names_in(tmp_path)) == ["b", "c"]
+    with pytest.raises(ExportError, match="No such file"):
+        files.atomic_write_all([(tmp_path / "a", b"new"), (tmp_path / "no" / "b", b"new")])
+    assert sorted(names_in(tmp_path)) == ["b", "c"]

@@ -1,8 +1,11 @@
-"""OBJ and PLY files, read back by other people's parsers."""
+"""OBJ, PLY and STL files, read back by other people's parsers."""
 
 from __future__ import annotations
 
 import gzip
+import io
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,19 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
-from threedfa.mesh_files import Mesh, merge_meshes, to_y_up, write_obj, write_ply
+from threedfa import ExportError
+from threedfa.mesh_files import (
+    Mesh,
+    MeshPart,
+    merge_meshes,
+    to_y_up,
+    write_obj,
+    write_obj_parts,
+    write_ply,
+    write_stl,
+)
 
 WRITERS: dict[str, Callable[..., None]] = {
     "obj": write_obj,
@@ -252,3 +266,136 @@ def test_a_face_of_full_size(reference: Path, tmp_path: Path) -> None:
     for suffix, write in WRITERS.items():
         write(tmp_path / f"a.{suffix}", mesh[0], mesh[1], colors=mesh[2])
         assert_same(read_trimesh(tmp_path / f"a.{suffix}"), mesh)
+
+
+# --- STL ------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(meshes())
+def test_trimesh_reads_the_same_stl(tmp_path_factory: Any, mesh: Mesh) -> None:
+    vertices, triangles, _ = mesh
+    path = tmp_path_factory.mktemp("mesh") / "mesh.stl"
+    write_stl(path, vertices, triangles)
+    assert path.stat().st_size == 84 + 50 * len(triangles)
+    read: Any = trimesh.load(path, process=False)
+    np.testing.assert_array_equal(read.triangles.astype(np.float32), vertices[triangles])
+
+
+def test_normals_of_stl_point_outside(tmp_path: Path) -> None:
+    triangles = np.int32([[0, 1, 2], [0, 2, 1], [0, 0, 1]])
+    write_stl(tmp_path / "a.stl", VERTICES, triangles)
+    facets = np.frombuffer((tmp_path / "a.stl").read_bytes()[84:], "(3,)<f4,(9,)<f4,<u2")
+    np.testing.assert_array_equal(facets["f0"], [[0, 0, 1], [0, 0, -1], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("vertices", "triangles", "error", "message"),
+    [
+        (VERTICES * np.float32(np.nan), TRIANGLES, ValueError, "expected finite vertices, got 4"),
+        (VERTICES, TRIANGLES + 2, ValueError, r"indices in 0\.\.3, got 2\.\.5"),
+        (VERTICES.tolist(), TRIANGLES, TypeError, "vertices as a NumPy array, got list"),
+    ],
+)
+def test_wrong_arguments_write_no_stl(
+    tmp_path: Path, vertices: Any, triangles: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        write_stl(tmp_path / "a.stl", vertices, triangles)
+    assert not any(tmp_path.iterdir())
+
+
+# --- OBJ with textures ----------------------------------------------------------------------------
+
+
+def encoded(picture: Any, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, kind)
+    return stream.getvalue()
+
+
+PICTURES = [np.full((4, 4, 3), color, np.uint8) for color in ((255, 0, 0), (0, 0, 255))]
+UV = np.float32([[0, 0], [1, 0], [0, 1], [0.1, 0.25]])
+NORMALS = np.float32([[0, 0, 1], [0, 1, 0], [0, 0.6, 0.8], [1, 0, 0]])
+
+
+def textured_parts() -> list[MeshPart]:
+    return [
+        MeshPart(f"face{i}", VERTICES + np.float32(i), TRIANGLES, None, NORMALS, UV, texture)
+        for i, texture in enumerate([encoded(PICTURES[0]), encoded(PICTURES[1], "JPEG")])
+    ]
+
+
+def test_textured_obj_text(tmp_path: Path) -> None:
+    part = MeshPart(
+        "f", VERTICES[:3], TRIANGLES[:1], None, NORMALS[:3], UV[:3], encoded(PICTURES[0])
+    )
+    write_obj_parts(tmp_path / "my face.obj", [part, part])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "my face.obj", "my_face.mtl", "my_face_f.png",
+    ]  # fmt: skip
+    rows = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nvn 0 0 1\nvn 0 1 0\nvn 0 0.6 0.8\n"
+    head = "o f\ng f\nusemtl f\n"
+    assert (tmp_path / "my face.obj").read_text() == (
+        f"mtllib my_face.mtl\n{head}{rows}f 1/1/1 2/2/2 3/3/3\n{head}{rows}f 4/4/4 5/5/5 6/6/6\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("uv", "normals", "corner"), [(UV, None, "1/1"), (None, NORMALS, "1//1"), (None, None, "1")]
+)
+def test_corners_of_obj(tmp_path: Path, uv: Any, normals: Any, corner: str) -> None:
+    write_obj_parts(tmp_path / "a.obj", [MeshPart("a", VERTICES, TRIANGLES, None, normals, uv)])
+    lines = (tmp_path / "a.obj").read_text().splitlines()
+    assert lines[-2].split()[1] == corner
+    mesh: Any = trimesh.load(tmp_path / "a.obj", process=False, maintain_order=True)
+    np.testing.assert_array_equal(mesh.vertices.astype(np.float32), VERTICES)
+    np.testing.assert_array_equal(mesh.faces, TRIANGLES)
+
+
+def test_trimesh_reads_textured_obj(tmp_path: Path) -> None:
+    write_obj_parts(tmp_path / "a.obj", textured_parts())
+    scene: Any = trimesh.load(tmp_path / "a.obj", process=False)
+    found_meshes = sorted(scene.geometry.values(), key=lambda mesh: mesh.visual.material.name)
+    for mesh, part, picture in zip(found_meshes, textured_parts(), PICTURES, strict=True):
+        np.testing.assert_array_equal(mesh.triangles.astype(np.float32), part.vertices[TRIANGLES])
+        np.testing.assert_array_equal(mesh.visual.uv[mesh.faces].astype(np.float32), UV[TRIANGLES])
+        np.testing.assert_allclose(mesh.vertex_normals[mesh.faces], NORMALS[TRIANGLES], atol=1e-6)
+        found = np.asarray(mesh.visual.material.image.convert("RGB")).astype(int)
+        assert np.abs(found - picture).max() <= 2
+
+
+def test_assimp_reads_textured_obj(tmp_path: Path) -> None:
+    if shutil.which("assimp") is None:
+        pytest.skip("needs assimp's command line (Debian: assimp-utils)")
+    write_obj_parts(tmp_path / "a.obj", textured_parts())
+    report = subprocess.run(
+        ["assimp", "info", str(tmp_path / "a.obj")],
+        check=True, capture_output=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+    words = " ".join(report.split())
+    for text in ("Meshes: 2", "Faces: 4", "Materials: 2", "'a_face0.png' 'a_face1.jpg'"):
+        assert text in words, report
+    for name in ("face0", "face1"):
+        assert f"({name}): [6 / 0 / 2 | triangle]" in words
+
+
+def test_parts_with_colors_need_no_sidecars(tmp_path: Path) -> None:
+    write_obj_parts(tmp_path / "a.obj", [MeshPart("a", VERTICES, TRIANGLES, COLORS, NORMALS)])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.obj"]
+    assert_same(read_trimesh(tmp_path / "a.obj"), (VERTICES, TRIANGLES, COLORS))
+
+
+@pytest.mark.parametrize("taken", ["a.obj", "a.mtl", "a_face1.jpg"])
+def test_textured_obj_comes_whole_or_not_at_all(tmp_path: Path, taken: str) -> None:
+    (tmp_path / taken).mkdir()  # where a file cannot go
+    with pytest.raises(ExportError, match=f"cannot write .*{taken}"):
+        write_obj_parts(tmp_path / "a.obj", textured_parts())
+    assert [path.name for path in tmp_path.iterdir()] == [taken]
+
+
+def test_parts_are_not_changed(tmp_path: Path) -> None:
+    parts = textured_parts()
+    write_obj_parts(tmp_path / "a.obj", parts)
+    np.testing.assert_array_equal(parts[1].vertices, VERTICES + np.float32(1))
+    np.testing.assert_array_equal(parts[1].triangles, TRIANGLES)
