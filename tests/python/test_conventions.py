@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import trimesh
 from PIL import Image
 
 import threedfa
+from head import write_head
 from threedfa import ops
 from threedfa._core import rotation_from_angles
 from toy_pack import CAMERA, HEAD_SCALE, NOSE_TIP, build_toy_pack
@@ -180,6 +182,40 @@ def test_mesh_files_are_right_handed_with_y_up(
     x, y, z = face.vertices.T
     np.testing.assert_allclose(mesh.vertices, np.stack([x, len(picture) - y, z], axis=1), atol=1e-4)
     assert mesh.face_normals[:, 2].mean() > 0  # outside is towards the viewer
+
+
+def test_mesh_files_in_object_space(face: threedfa.Face, tmp_path: Path) -> None:
+    head = face.model.reconstruct(face.shape_coeffs, face.expression_coeffs)
+    face.save(tmp_path / "face.ply")
+    mesh: Any = trimesh.load(tmp_path / "face.ply", process=False)
+    np.testing.assert_allclose(mesh.vertices, head, atol=1e-6)
+    model = threedfa.MorphableModel.load(
+        write_head(tmp_path / "head.safetensors"),
+        input_size=face.model.input_size,
+        centimetres_per_unit=10,
+    )
+    replace(face, model=model).save(tmp_path / "face.glb")
+    scene: Any = trimesh.load(tmp_path / "face.glb", process=False)
+    neutral = model.reconstruct(face.shape_coeffs, 0 * face.expression_coeffs)
+    (mesh,) = scene.geometry.values()
+    np.testing.assert_allclose(mesh.vertices, 0.1 * neutral, atol=1e-6)
+
+
+def test_texture_coordinates_are_0_and_1_at_the_corners(face: threedfa.Face) -> None:
+    """A picture whose colours are the texture coordinates shows those of each texel's centre."""
+    size, roi = 16, (0, 0, 400, 400)
+    vertices = face.model.project(face.params, roi, dense=True)
+    raster = ops.rasterize(vertices, face.triangles, 400, 400, attributes=face.model.uv)
+    assert raster.image is not None
+    picture = np.dstack([raster.image, np.zeros((400, 400))]) * 255
+    texture = threedfa.uv_texture(
+        np.rint(picture).astype(np.uint8), replace(face, roi=np.array(roi, float)), size=size
+    )
+    centres = (np.arange(size) + 0.5) / size * 255
+    inner = slice(2, -2)  # the others are seen at a flat angle
+    for found, expected in ((texture[:, :, 0], centres), (texture[::-1, :, 1].T, centres)):
+        columns = found[inner, inner].astype(float).mean(axis=0)
+        np.testing.assert_allclose(columns, expected[inner], atol=1.5)
 
 
 def test_texture_coordinates_have_v_up(face: threedfa.Face, picture: Array) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import os
 import shutil
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -359,8 +362,15 @@ def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+def run(command: list[str], **environment: str) -> str:
+    return subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    ).stdout
 
 
 def test_the_khronos_validator_has_no_complaints(
@@ -403,6 +413,23 @@ def test_three_js_reads_the_scene(npm_folder: Path, file: Path, faces: list[Face
         texture = mesh["texture"]
         assert (texture["flipped"], texture["space"]) == (False, "srgb")
         assert texture["type"] == "image/png" and texture["size"] > 1000
+
+
+def test_blender_reads_the_scene(file: Path, faces: list[Face]) -> None:
+    module = importlib.util.find_spec("bpy")
+    if module is None or module.origin is None:
+        pytest.skip("needs Blender as a module (pip install bpy)")
+    command = [sys.executable, str(READERS / "blender.py"), str(file)]
+    folder = str(Path(module.origin).parents[1])
+    objects = json.loads(run(command, PYTHONPATH=folder).splitlines()[-1])
+    for number, (face, expected) in enumerate(zip(faces, expected_scene(faces), strict=True)):
+        found = objects[f"face{number}"]
+        x, y, z = expected.T  # up is +z there, and a face looks along -y
+        np.testing.assert_allclose(found["positions"], np.stack([x, -z, y], axis=1), atol=1e-5)
+        weights = face.expression_coeffs.clip(0, 1).tolist()  # the range of its sliders
+        assert list(found["keys"]) == ["Basis", *NAMES]
+        np.testing.assert_allclose(list(found["keys"].values())[1:], weights, atol=1e-6)
+        assert [128, 128] in found["images"]
 
 
 # --- What cannot be written -----------------------------------------------------------------------
