@@ -218,9 +218,8 @@ class Painter:
         if side > 24 and rng.random() < 0.07:
             patch = self._sunglasses(patch, landmarks + offset - (x, y))
         region = (slice(y, y + patch.shape[0]), slice(x, x + patch.shape[1]))
-        under = canvas.image[region].astype(np.float32)
-        mixed = under + (patch.astype(np.float32) - under) * mask[..., None]
-        canvas.image[region] = np.rint(mixed).astype(np.uint8)
+        under = np.ascontiguousarray(canvas.image[region])
+        canvas.image[region] = cv2.blendLinear(patch, under, mask, 1 - mask)
         canvas.squares.append(placed)
         canvas.turns.append(turn)
         canvas.owner[region][mask > 0.5] = len(canvas.squares)
@@ -425,20 +424,23 @@ class Painter:
     def _pattern(self, height: int, width: int) -> Image:
         """Gradients, noise of many sizes, stripes, shapes, lines of text."""
         rng = self._rng
-        ends = rng.uniform(0, 255, (2, 3))
+        size = (max(1, width // 2), max(1, height // 2))  # half as fine is fine enough
+        ends = rng.uniform(0, 255, (2, 3)).astype(np.float32)
         angle = rng.uniform(0, 2 * np.pi)
-        across = np.linspace(-1, 1, width)[None] * np.cos(angle)
-        ramp = (across + np.linspace(-1, 1, height)[:, None] * np.sin(angle)) * 0.35 + 0.5
+        across = np.linspace(-np.cos(angle), np.cos(angle), size[0], dtype=np.float32)
+        down = np.linspace(-np.sin(angle), np.sin(angle), size[1], dtype=np.float32)
+        ramp = (across[None] + down[:, None]) * np.float32(0.35) + np.float32(0.5)
         if rng.random() < 0.3:
-            ramp = 0.5 + 0.5 * np.sin(ramp * rng.uniform(5, 120))
+            ramp = np.float32(0.5) + np.float32(0.5) * np.sin(ramp * np.float32(rng.uniform(5, 90)))
         image = ends[0] + ramp[..., None] * (ends[1] - ends[0])
         if rng.random() < 0.6:
             for octave in range(int(rng.integers(1, 5))):
                 cells = 3 * 2 ** int(octave + rng.integers(0, 3))
-                noise = rng.normal(0, 1, (cells, cells, 3 if rng.random() < 0.5 else 1))
-                noise = cv2.resize(noise.astype(np.float32), (width, height))
-                image = image + noise.reshape(height, width, -1) * rng.uniform(5, 60)
-        image = np.clip(image, 0, 255).astype(np.uint8)
+                noise = rng.standard_normal((cells, cells, 3), np.float32)
+                if rng.random() < 0.5:
+                    noise[:] = noise[..., :1]
+                image += cv2.resize(noise, size) * np.float32(rng.uniform(5, 60))
+        image = cv2.resize(np.clip(image, 0, 255).astype(np.uint8), (width, height))
         for _ in range(int(rng.integers(0, 25)) if rng.random() < 0.6 else 0):
             self._shape(image)
         return image

@@ -6,7 +6,10 @@ factor sqrt(2) away from its prior. The smallest priors stand four to a cell, 8 
 is much cheaper than a map of stride 8 (the densification of FaceBoxes, Zhang et al. 2017).
 
 The cost lies in memory traffic rather than arithmetic: hence the stride of 4 at once, and channels
-in multiples of 16, the width in which ONNX Runtime blocks them.
+in multiples of 16, the width in which ONNX Runtime blocks them. What helps training for nothing at
+run time: no ReLU after the depthwise convolutions, and a normalised identity beside each
+convolution that keeps size and channels, which is folded into its weights (RepVGG, Ding et al.
+2021). With both, 350 steps bring what took 1,200 without.
 """
 
 from __future__ import annotations
@@ -36,19 +39,48 @@ TRUNK = (
 NUMBERS = 5  # of each prior: four offsets and a logit
 
 
-class ConvNorm(nn.Sequential):
-    """Convolution that keeps ceil(size / stride), batch norm, ReLU."""
+class ConvNorm(nn.Module):
+    """Convolution to ceil(size / stride) and batch norm; where nothing changes size, plus the
+    normalised input; ReLU unless it is depthwise."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int, stride: int, groups: int = 1
     ) -> None:
-        super().__init__(
-            nn.Conv2d(
-                channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False
-            ),
-            nn.BatchNorm2d(channels_out),
-            nn.ReLU(inplace=True),
+        super().__init__()
+        self.conv = nn.Conv2d(
+            channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False
         )
+        self.norm = nn.BatchNorm2d(channels_out)
+        same = stride == 1 and channels_in == channels_out
+        self.identity = nn.BatchNorm2d(channels_in) if same else None
+        self.relu = groups == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(x))
+        if self.identity is not None:
+            y = y + self.identity(x)
+        return torch.relu(y) if self.relu else y
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution that this amounts to after training (float32)."""
+        gain, bias = _linear(self.norm)
+        weight = self.conv.weight.double() * gain[:, None, None, None]
+        if self.identity is not None:
+            gain, more = _linear(self.identity)
+            out = torch.arange(len(gain))
+            middle = self.conv.kernel_size[0] // 2
+            weight[out, out % weight.shape[1], middle, middle] += gain
+            bias = bias + more
+        return weight.float(), bias.float()
+
+
+def _linear(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A trained batch norm as gain and bias of each channel (float64)."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    gain = norm.weight.double() / (variance.double() + norm.eps).sqrt()
+    return gain, norm.bias.double() - mean.double() * gain
 
 
 def _block(channels_in: int, channels_out: int, stride: int) -> list[ConvNorm]:

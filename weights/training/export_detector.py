@@ -3,9 +3,9 @@
     python weights/training/export_detector.py --cache CACHE/detector --out CACHE/detector
 
 writes ``detector.onnx`` and ``detector.json``, the ``detector`` entry of ``pack.json``. Batch norm
-is folded into the convolutions. The graph is compared with the averaged network of the checkpoint
-on random pictures of several sizes before it is put in place. The score threshold is the one that
-training chose on made pictures of held-out portraits.
+and identities are folded into the convolutions. The graph is compared with the averaged network of
+the checkpoint on random pictures of several sizes before it is put in place. The score threshold is
+the one that training chose on made pictures of held-out portraits.
 
 Input ``input`` (N, 3, H, W) float32; outputs ``loc`` (N, P, 4) and ``conf`` (N, P, 2), the
 probabilities of background and face.
@@ -23,7 +23,7 @@ import onnx
 import onnxruntime
 import torch
 from detector_data import BOX_SCALE
-from detector_network import MEAN, NUMBERS, PRIORS, SCALE, VARIANCES, Detector
+from detector_network import MEAN, NUMBERS, PRIORS, SCALE, VARIANCES, ConvNorm, Detector
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from train_detector import CHECKPOINT, IOU_THRESHOLD
@@ -35,19 +35,8 @@ TOLERANCE = 1e-3  # of an offset or a probability
 TRIAL_SIZES = ((64, 96), (123, 77), (17, 250))  # height and width
 
 
-def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and bias of a convolution with its batch norm in it, computed in float64."""
-    weight = conv.weight.detach().double()
-    bias = conv.bias.detach().double() if conv.bias is not None else torch.zeros(len(weight))
-    if norm is not None:
-        gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-        weight = weight * gain[:, None, None, None]
-        bias = norm.bias.double() + (bias - norm.running_mean.double()) * gain
-    return weight.detach().float().numpy(), bias.detach().float().numpy()
-
-
 def to_onnx(network: Detector) -> onnx.ModelProto:
-    """The network in ONNX, batch norm folded."""
+    """The network in ONNX, all that is linear folded into its convolutions."""
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
 
@@ -59,34 +48,34 @@ def to_onnx(network: Detector) -> onnx.ModelProto:
         nodes.append(helper.make_node(kind, inputs, list(outputs), outputs[0], **attributes))
         return outputs[0]
 
-    def convolutions(x: str, module: nn.Module, name: str) -> str:
-        """All convolutions within a module, in their order, each with what follows it."""
-        parts = [m for m in module.modules() if not list(m.children())]
-        for i, conv in enumerate(parts):
-            if not isinstance(conv, nn.Conv2d):
-                continue
-            norm = parts[i + 1] if i + 1 < len(parts) else None
-            folded = fold(conv, norm if isinstance(norm, nn.BatchNorm2d) else None)
-            prefix = f"{name}.{i}"
-            inputs = [x, *(constant(f"{prefix}.{k}", v) for k, v in zip("wb", folded, strict=True))]
-            x = node(
-                "Conv",
-                inputs,
-                f"{prefix}.conv",
-                kernel_shape=list(conv.kernel_size),
-                strides=list(conv.stride),
-                pads=list(conv.padding) * 2,
-                group=conv.groups,
-            )
-            if norm is not None:
-                x = node("Relu", [x], f"{prefix}.relu")
+    def convolution(
+        x: str, name: str, conv: nn.Conv2d, folded: tuple[torch.Tensor, torch.Tensor], relu: bool
+    ) -> str:
+        weight, bias = (t.detach().numpy() for t in folded)
+        x = node(
+            "Conv",
+            [x, constant(f"{name}.weight", weight), constant(f"{name}.bias", bias)],
+            f"{name}.conv",
+            kernel_shape=list(conv.kernel_size),
+            strides=list(conv.stride),
+            pads=list(conv.padding) * 2,
+            group=conv.groups,
+        )
+        return node("Relu", [x], f"{name}.relu") if relu else x
+
+    def chain(x: str, layers: nn.Sequential, name: str) -> str:
+        for i, layer in enumerate(layers):
+            if isinstance(layer, ConvNorm):
+                x = convolution(x, f"{name}.{i}", layer.conv, layer.folded(), layer.relu)
+            else:
+                x = convolution(x, f"{name}.{i}", layer, (layer.weight, layer.bias), False)
         return x
 
     rows = constant("rows", np.array([0, -1, NUMBERS], np.int64))
     x, found = "input", []
     for i, (level, head) in enumerate(zip(network.levels, network.heads, strict=True)):
-        x = convolutions(x, level, f"level{i}")
-        y = convolutions(x, head, f"head{i}")
+        x = chain(x, level, f"level{i}")
+        y = chain(x, head, f"head{i}")
         y = node("Transpose", [y], f"head{i}.last", perm=[0, 2, 3, 1])
         found.append(node("Reshape", [y, rows], f"head{i}.rows"))
     y = node("Concat", found, "numbers", axis=1)
