@@ -32,7 +32,7 @@ PRIORS = PriorConfig(
 STEM = 16  # channels after the first convolution, stride 4
 # (channels, stride) of the blocks; a prediction is made after the last block of each of the levels
 TRUNK = (
-    ((32, 2), (32, 1), (96, 2), (96, 1), (96, 1), (96, 1)),
+    ((32, 2), (32, 1), (80, 2), (80, 1), (80, 1), (80, 1)),
     ((128, 2), (128, 1), (128, 1)),
     ((128, 2), (128, 1)),
 )

@@ -99,13 +99,12 @@ def photographs(folder: Path, pair: dict[str, tuple[FaceDetector, FaceDetector]]
                 unconfirmed += not confirmed and not truth
         recall = "  ".join(f"IoU >= {t}: {(np.array(best) >= t).mean():.4f}" for t in IOU)
         print(f"{name}: recall on {len(images)} photographs  {recall}; {unconfirmed} other boxes")
-        print(f"  missed: {', '.join(missed) or 'none'}")
-        middle, spread = np.mean(lies, 0), np.std(lies, 0)
-        print(
-            "  box against the landmarks' square, of its side: "
-            f"x {middle[0]:+.3f} ± {spread[0]:.3f}, y {middle[1]:+.3f} ± {spread[1]:.3f}, "
-            f"log size {middle[2]:+.3f} ± {spread[2]:.3f}"
-        )
+        print(f"  missed {len(missed)}: {', '.join(missed[:12])}{' ...' * (len(missed) > 12)}")
+        if lies:
+            names = ("x", "y", "log size")
+            parts = zip(names, np.mean(lies, 0), np.std(lies, 0), strict=True)
+            told = ", ".join(f"{part} {mean:+.3f} ± {spread:.3f}" for part, mean, spread in parts)
+            print(f"  box against the landmarks' square, of its side: {told}")
 
 
 def false_alarms(pictures: list[Image], pair: dict[str, tuple[FaceDetector, FaceDetector]]) -> None:
