@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "simd/loops.hpp"
+
 namespace threedfa {
 namespace {
 
@@ -140,11 +142,7 @@ void resample_row(const std::uint8_t* row, int channels, const std::vector<Tap>&
 /// result is at most 255, also where rounding makes a pair of weights add up to 2049.
 void blend_rows(const std::int32_t* top, const std::int32_t* bottom, const Tap& tap,
                 std::size_t count, std::uint8_t* out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::int32_t sum =
-        ((tap.weight[0] * (top[i] >> 4)) >> 16) + ((tap.weight[1] * (bottom[i] >> 4)) >> 16) + 2;
-    out[i] = static_cast<std::uint8_t>(sum >> 2);
-  }
+  simd::loops().blend_rows(top, bottom, tap.weight[0], tap.weight[1], count, out);
 }
 
 /// The same for a factor of exactly 2, where all weights are 1024 (0 outside the image): the mean
@@ -207,14 +205,13 @@ void resample_normalized(const ImageView& image, const PixelRegion& region, int 
                          const Normalization& normalization, float* out) {
   const std::size_t row_size = static_cast<std::size_t>(width);
   const std::size_t plane_size = row_size * static_cast<std::size_t>(height);
+  const simd::Loops& loops = simd::loops();
   resample(image, region, height, width, [&](int y, const std::uint8_t* pixels) {
     for (std::size_t c = 0; c < 3; ++c) {
-      const float mean = normalization.mean[c], scale = normalization.scale[c];
-      const std::uint8_t* source = pixels + (normalization.reverse_channels ? 2 - c : c);
-      float* row = out + c * plane_size + static_cast<std::size_t>(y) * row_size;
-      for (std::size_t x = 0; x < row_size; ++x) {
-        row[x] = (static_cast<float>(source[3 * x]) - mean) * scale;
-      }
+      const std::size_t from = normalization.reverse_channels ? 2 - c : c;
+      loops.normalize_channel(pixels + from, row_size, normalization.mean[c],
+                              normalization.scale[c],
+                              out + c * plane_size + static_cast<std::size_t>(y) * row_size);
     }
   });
 }

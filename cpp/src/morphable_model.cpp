@@ -6,15 +6,18 @@
 #include <limits>
 #include <utility>
 
+#include "simd/loops.hpp"
+
 namespace threedfa {
 
 namespace {
 
 // Values that are added up at once: 16 KiB, half of a small L1 cache, so that the rows of the basis
-// stream past accumulators that stay there.
+// stream past sums that stay there.
 constexpr std::size_t kTile = 4096;
-// Faces that share one reading of a row.
-constexpr std::size_t kFaces = 8;
+// The same for several faces: so few that the part of the basis that they share, a hundred rows or
+// so, stays in the L2 cache.
+constexpr std::size_t kSharedTile = 512;
 
 [[noreturn]] void fail(const TensorFile& file, const std::string& tensor,
                        const std::string& expected, const std::string& actual) {
@@ -111,28 +114,6 @@ std::vector<PointSet> read_point_sets(const TensorFile& file, std::size_t vertex
   return sets;
 }
 
-// out = mean + sum_k coefficients[k] * basis[k] for up to kFaces faces and any number of values.
-void evaluate_group(const LinearModel& model, const float* coefficients, std::size_t faces,
-                    std::size_t begin, std::size_t size, float* out) {
-  const std::size_t n = model.mean.size();
-  const std::size_t modes = model.basis.size();
-  std::array<float, kTile> sums;  // faces x size
-  for (std::size_t f = 0; f < faces; ++f) {
-    std::copy_n(model.mean.data() + begin, size, sums.data() + f * size);
-  }
-  for (std::size_t k = 0; k < modes; ++k) {
-    const float* const row = model.basis[k].data() + begin;
-    for (std::size_t f = 0; f < faces; ++f) {
-      const float coefficient = coefficients[f * modes + k];
-      float* const sum = sums.data() + f * size;
-      for (std::size_t i = 0; i < size; ++i) sum[i] += coefficient * row[i];
-    }
-  }
-  for (std::size_t f = 0; f < faces; ++f) {
-    std::copy_n(sums.data() + f * size, size, out + f * n + begin);
-  }
-}
-
 // The S + E coefficients of one face, shape first.
 std::vector<float> joined(Span<const float> shape, Span<const float> expression,
                           std::size_t shape_count, std::size_t expression_count) {
@@ -157,12 +138,17 @@ void LinearModel::evaluate_many(Span<const float> coefficients, std::size_t coun
   require_size("out", count * n, out.size());
   if (count == 0) return;
 
-  const std::size_t tile = kTile / std::min(count, kFaces);
+  const simd::Loops& loops = simd::loops();
+  const std::size_t tile = count > 1 ? kSharedTile : kTile;
+  std::vector<const float*> rows(basis.size());
   for (std::size_t begin = 0; begin < n; begin += tile) {
     const std::size_t size = std::min(tile, n - begin);
-    for (std::size_t face = 0; face < count; face += kFaces) {
-      evaluate_group(*this, coefficients.data() + face * basis.size(),
-                     std::min(kFaces, count - face), begin, size, out.data() + face * n);
+    for (std::size_t k = 0; k < rows.size(); ++k) rows[k] = basis[k].data() + begin;
+    for (std::size_t face = 0; face < count; ++face) {
+      float* const sums = out.data() + face * n + begin;
+      std::copy_n(mean.data() + begin, size, sums);
+      loops.add_rows(rows.data(), coefficients.data() + face * rows.size(), rows.size(), size,
+                     sums);
     }
   }
 }

@@ -5,6 +5,8 @@
 #include <limits>
 #include <string>
 
+#include "simd/loops.hpp"
+
 namespace threedfa {
 namespace {
 
@@ -29,15 +31,9 @@ class KeptBoxes {
 
   /// Whether the overlap of `box` with any of these is at least `threshold`.
   bool overlap(const Box& box, float threshold, float offset) const {
-    for (std::size_t k = 0; k < x1_.size(); ++k) {
-      const float width = std::min(x2_[k], box.x2) - std::max(x1_[k], box.x1) + offset;
-      const float height = std::min(y2_[k], box.y2) - std::max(y1_[k], box.y1) + offset;
-      const float intersection = std::max(0.0f, width) * std::max(0.0f, height);
-      if (intersection == 0.0f && threshold > 0.0f) continue;  // most pairs: no division
-      const float united = area_[k] + box.area - intersection;
-      if (united > 0.0f && intersection / united >= threshold) return true;
-    }
-    return false;
+    const float* const fields[] = {x1_.data(), y1_.data(), x2_.data(), y2_.data(), area_.data()};
+    const float values[] = {box.x1, box.y1, box.x2, box.y2, box.area};
+    return simd::loops().overlaps_any(fields, x1_.size(), values, threshold, offset);
   }
 
  private:

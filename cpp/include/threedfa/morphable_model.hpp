@@ -103,8 +103,8 @@ class MorphableModel {
   std::vector<PointSet> point_sets_;
   std::size_t shape_count_ = 0, expression_count_ = 0;
   LinearModel dense_;
-  // Bases that the file holds as integers, and mean and basis rows at the landmarks. Shared, so that
-  // the spans into them survive copies.
+  // Bases that the file holds as integers, and mean and basis rows at the landmarks. Shared, so
+  // that the spans into them survive copies.
   std::shared_ptr<const std::vector<float>> shape_storage_, expression_storage_, sparse_storage_;
   LinearModel sparse_;
 };

@@ -22,8 +22,8 @@ class FileError : public std::runtime_error {
 ///
 /// Read strictly: a header over 1 MiB, JSON outside the format's grammar, duplicate names, offsets
 /// that overlap, leave gaps, are not aligned to the element size or do not match dtype times shape
-/// are refused. Only F32, I32 and I16 can be asked for. Tensors and spans are views, valid as long as
-/// this object or a copy of it; the file must not be changed meanwhile.
+/// are refused. Only F32, I32 and I16 can be asked for. Tensors and spans are views, valid as long
+/// as this object or a copy of it; the file must not be changed meanwhile.
 class TensorFile {
  public:
   struct Tensor {

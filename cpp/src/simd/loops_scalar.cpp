@@ -1,0 +1,3 @@
+#define THREEDFA_SIMD_NAME "scalar"
+#define THREEDFA_SIMD_LOOPS scalar_loops
+#include "loops.inl"

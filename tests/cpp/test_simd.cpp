@@ -1,0 +1,121 @@
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "simd/loops.hpp"
+
+using threedfa::simd::Loops;
+
+namespace {
+
+std::mt19937 generator(5);
+
+std::vector<float> random_floats(std::size_t count, float low, float high) {
+  std::uniform_real_distribution<float> pick(low, high);
+  std::vector<float> values(count);
+  for (float& value : values) value = pick(generator);
+  return values;
+}
+
+/// Calls `check(scalar, other)` with each build that this machine can run.
+template <class Check>
+void for_each_build(Check check) {
+  std::size_t count = 0;
+  const Loops* const* builds = threedfa::simd::available(count);
+  REQUIRE(count >= 1);
+  CHECK(std::string(builds[0]->name) == "scalar");
+  for (std::size_t i = 0; i < count; ++i) {
+    CAPTURE(builds[i]->name);
+    check(*builds[0], *builds[i]);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("simd: every build adds rows to the same bits") {
+  for (const std::size_t modes : {0, 1, 3, 4, 7, 50}) {
+    for (const std::size_t size : {0, 1, 15, 16, 17, 1000}) {
+      const auto data = random_floats(modes * size, -1000, 1000);
+      const auto coefficients = random_floats(modes, -3, 3);
+      const auto start = random_floats(size, -1000, 1000);
+      std::vector<const float*> rows;
+      for (std::size_t k = 0; k < modes; ++k) rows.push_back(data.data() + k * size);
+      for_each_build([&](const Loops& scalar, const Loops& other) {
+        auto expected = start, found = start;
+        scalar.add_rows(rows.data(), coefficients.data(), modes, size, expected.data());
+        other.add_rows(rows.data(), coefficients.data(), modes, size, found.data());
+        CHECK(expected == found);
+        // The definition, one mode after the other.
+        for (std::size_t i = 0; i < size; ++i) {
+          float sum = start[i];
+          for (std::size_t k = 0; k < modes; ++k) sum += coefficients[k] * rows[k][i];
+          REQUIRE(sum == expected[i]);
+        }
+      });
+    }
+  }
+}
+
+TEST_CASE("simd: every build finds the same overlaps") {
+  for (int round = 0; round < 2000; ++round) {
+    const std::size_t count = static_cast<std::size_t>(round % 150);
+    std::array<std::vector<float>, 5> boxes;
+    const auto corners = random_floats(4 * (count + 1), 0, 40);
+    const float offset = static_cast<float>(round % 2);
+    std::array<float, 5> box{};
+    for (std::size_t k = 0; k <= count; ++k) {
+      const float* c = corners.data() + 4 * k;
+      const float area = (c[2] - c[0] + offset) * (c[3] - c[1] + offset);  // may be negative
+      const float values[] = {c[0], c[1], c[2], c[3], area};
+      for (std::size_t f = 0; f < 5; ++f) {
+        if (k < count) {
+          boxes[f].push_back(values[f]);
+        } else {
+          box[f] = values[f];
+        }
+      }
+    }
+    const float* const fields[] = {boxes[0].data(), boxes[1].data(), boxes[2].data(),
+                                   boxes[3].data(), boxes[4].data()};
+    const float threshold = 0.1f * static_cast<float>(round % 10);
+    for_each_build([&](const Loops& scalar, const Loops& other) {
+      CHECK(scalar.overlaps_any(fields, count, box.data(), threshold, offset) ==
+            other.overlaps_any(fields, count, box.data(), threshold, offset));
+    });
+  }
+}
+
+TEST_CASE("simd: every build blends rows to the same bytes") {
+  std::uniform_int_distribution<std::int32_t> pick(0, 255 * 2048);
+  for (const std::size_t count : {0, 1, 31, 32, 33, 640}) {
+    std::vector<std::int32_t> top(count), bottom(count);
+    for (auto& value : top) value = pick(generator);
+    for (auto& value : bottom) value = pick(generator);
+    for (const std::int32_t weight : {0, 1, 1024, 2047, 2048}) {
+      for_each_build([&](const Loops& scalar, const Loops& other) {
+        std::vector<std::uint8_t> expected(count), found(count);
+        scalar.blend_rows(top.data(), bottom.data(), weight, 2048 - weight, count, expected.data());
+        other.blend_rows(top.data(), bottom.data(), weight, 2048 - weight, count, found.data());
+        CHECK(expected == found);
+      });
+    }
+  }
+}
+
+TEST_CASE("simd: every build normalises to the same bits and reads no byte beyond the pixels") {
+  for (const std::size_t count : {1, 2, 15, 16, 17, 480}) {
+    // Exactly as long as it must be, for the address sanitizer.
+    std::vector<std::uint8_t> pixels(3 * count - 2);
+    for (std::size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<std::uint8_t>(7 * i);
+    for_each_build([&](const Loops& scalar, const Loops& other) {
+      std::vector<float> expected(count), found(count);
+      scalar.normalize_channel(pixels.data(), count, 127.5f, 1 / 128.0f, expected.data());
+      other.normalize_channel(pixels.data(), count, 127.5f, 1 / 128.0f, found.data());
+      CHECK(expected == found);
+    });
+  }
+}
