@@ -113,8 +113,44 @@ TEST_CASE("simd: every build normalises to the same bits and reads no byte beyon
     for (std::size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<std::uint8_t>(7 * i);
     for_each_build([&](const Loops& scalar, const Loops& other) {
       std::vector<float> expected(count), found(count);
-      scalar.normalize_channel(pixels.data(), count, 127.5f, 1 / 128.0f, expected.data());
-      other.normalize_channel(pixels.data(), count, 127.5f, 1 / 128.0f, found.data());
+      scalar.normalize_every_third(pixels.data(), count, 127.5f, 1 / 128.0f, expected.data());
+      other.normalize_every_third(pixels.data(), count, 127.5f, 1 / 128.0f, found.data());
+      CHECK(expected == found);
+    });
+  }
+}
+
+TEST_CASE("simd: every build resamples to the same sums") {
+  for (const std::size_t count : {1, 7, 8, 15, 16, 17, 120, 480}) {
+    const std::size_t source = 700;
+    std::vector<std::uint8_t> row(3 * source + 1);  // and the byte behind
+    for (auto& value : row) value = static_cast<std::uint8_t>(generator());
+    std::vector<std::int32_t> first, second, first_weight, second_weight;
+    for (std::size_t i = 0; i < count; ++i) {
+      first.push_back(static_cast<std::int32_t>(3 * (generator() % source)));
+      second.push_back(static_cast<std::int32_t>(3 * (generator() % source)));
+      first_weight.push_back(static_cast<std::int32_t>(generator() % 2049));
+      second_weight.push_back(2048 - first_weight.back());
+    }
+    for_each_build([&](const Loops& scalar, const Loops& other) {
+      std::vector<std::int32_t> expected(3 * count), found(3 * count);
+      scalar.resample_planes(row.data(), first.data(), second.data(), first_weight.data(),
+                             second_weight.data(), count, expected.data());
+      other.resample_planes(row.data(), first.data(), second.data(), first_weight.data(),
+                            second_weight.data(), count, found.data());
+      CHECK(expected == found);
+    });
+  }
+}
+
+TEST_CASE("simd: every build normalises planes to the same bits") {
+  std::vector<std::uint8_t> pixels(500);
+  for (auto& value : pixels) value = static_cast<std::uint8_t>(generator());
+  for (const std::size_t count : {0, 1, 15, 16, 17, 500}) {
+    for_each_build([&](const Loops& scalar, const Loops& other) {
+      std::vector<float> expected(count), found(count);
+      scalar.normalize(pixels.data(), count, 104.0f, 0.5f, expected.data());
+      other.normalize(pixels.data(), count, 104.0f, 0.5f, found.data());
       CHECK(expected == found);
     });
   }

@@ -5,7 +5,6 @@
 
 namespace threedfa::simd {
 
-extern const Loops scalar_loops;
 #ifdef THREEDFA_SIMD_X86
 extern const Loops avx2_loops;
 extern const Loops avx512_loops;

@@ -25,10 +25,24 @@ struct Loops {
   void (*blend_rows)(const std::int32_t* top, const std::int32_t* bottom, std::int32_t top_weight,
                      std::int32_t bottom_weight, std::size_t count, std::uint8_t* out);
 
+  /// A row of three-channel pixels resampled along x: for each of the `count` output pixels, the
+  /// sums of weight times pixel of two source pixels, which start `first[i]` and `second[i]` bytes
+  /// into the row; channel after channel, 3 x count. Reads up to one byte behind the pixels.
+  void (*resample_planes)(const std::uint8_t* row, const std::int32_t* first,
+                          const std::int32_t* second, const std::int32_t* first_weight,
+                          const std::int32_t* second_weight, std::size_t count, std::int32_t* sums);
+
+  /// out[i] = (pixels[i] - mean) * scale.
+  void (*normalize)(const std::uint8_t* pixels, std::size_t count, float mean, float scale,
+                    float* out);
+
   /// out[i] = (pixels[3 * i] - mean) * scale.
-  void (*normalize_channel)(const std::uint8_t* pixels, std::size_t count, float mean, float scale,
-                            float* out);
+  void (*normalize_every_third)(const std::uint8_t* pixels, std::size_t count, float mean,
+                                float scale, float* out);
 };
+
+/// The plain build, which reads nothing that it does not need.
+extern const Loops scalar_loops;
 
 /// The builds that this machine can run, the plain one first and the fastest last.
 /// `count` receives their number.

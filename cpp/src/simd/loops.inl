@@ -4,6 +4,10 @@
 
 #include "loops.hpp"
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 namespace threedfa::simd {
 namespace {
 
@@ -89,8 +93,67 @@ void blend_rows(const std::int32_t* __restrict top, const std::int32_t* __restri
   }
 }
 
-void normalize_channel(const std::uint8_t* __restrict pixels, std::size_t count, float mean,
-                       float scale, float* __restrict out) {
+void resample_planes(const std::uint8_t* row, const std::int32_t* first, const std::int32_t* second,
+                     const std::int32_t* first_weight, const std::int32_t* second_weight,
+                     std::size_t count, std::int32_t* sums) {
+  std::size_t i = 0;
+#ifdef __AVX512F__
+  for (; i + 16 <= count; i += 16) {
+    const __m512i a = _mm512_i32gather_epi32(_mm512_loadu_si512(first + i), row, 1);
+    const __m512i b = _mm512_i32gather_epi32(_mm512_loadu_si512(second + i), row, 1);
+    // Pixel and weight are 16-bit pairs, so that one instruction multiplies both and adds.
+    const __m512i weights =
+        _mm512_or_si512(_mm512_loadu_si512(first_weight + i),
+                        _mm512_slli_epi32(_mm512_loadu_si512(second_weight + i), 16));
+    const __m512i byte = _mm512_set1_epi32(255);
+    for (int c = 0; c < 3; ++c) {
+      const __m512i low = _mm512_and_si512(_mm512_srli_epi32(a, 8 * c), byte);
+      const __m512i high = _mm512_and_si512(_mm512_srli_epi32(b, 8 * c), byte);
+      const __m512i pair = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+      _mm512_storeu_si512(sums + static_cast<std::size_t>(c) * count + i,
+                          _mm512_madd_epi16(pair, weights));
+    }
+  }
+#elif defined(__AVX2__)
+  for (; i + 8 <= count; i += 8) {
+    const auto load = [](const std::int32_t* from) __attribute__((always_inline)) {
+      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    };
+    const __m256i a = _mm256_i32gather_epi32(reinterpret_cast<const int*>(row), load(first + i), 1);
+    const __m256i b =
+        _mm256_i32gather_epi32(reinterpret_cast<const int*>(row), load(second + i), 1);
+    // Pixel and weight are 16-bit pairs, so that one instruction multiplies both and adds.
+    const __m256i weights =
+        _mm256_or_si256(load(first_weight + i), _mm256_slli_epi32(load(second_weight + i), 16));
+    const __m256i byte = _mm256_set1_epi32(255);
+    for (int c = 0; c < 3; ++c) {
+      const __m256i low = _mm256_and_si256(_mm256_srli_epi32(a, 8 * c), byte);
+      const __m256i high = _mm256_and_si256(_mm256_srli_epi32(b, 8 * c), byte);
+      const __m256i pair = _mm256_or_si256(low, _mm256_slli_epi32(high, 16));
+      _mm256_storeu_si256(
+          reinterpret_cast<__m256i*>(sums + static_cast<std::size_t>(c) * count + i),
+          _mm256_madd_epi16(pair, weights));
+    }
+  }
+#endif
+  for (std::size_t c = 0; c < 3; ++c) {
+    std::int32_t* const plane = sums + c * count;
+    for (std::size_t k = i; k < count; ++k) {
+      plane[k] = first_weight[k] * row[static_cast<std::size_t>(first[k]) + c] +
+                 second_weight[k] * row[static_cast<std::size_t>(second[k]) + c];
+    }
+  }
+}
+
+void normalize(const std::uint8_t* __restrict pixels, std::size_t count, float mean, float scale,
+               float* __restrict out) {
+  for (std::size_t i = 0; i < count; ++i) {
+    out[i] = (static_cast<float>(pixels[i]) - mean) * scale;
+  }
+}
+
+void normalize_every_third(const std::uint8_t* __restrict pixels, std::size_t count, float mean,
+                           float scale, float* __restrict out) {
   for (std::size_t i = 0; i < count; ++i) {
     out[i] = (static_cast<float>(pixels[3 * i]) - mean) * scale;
   }
@@ -99,7 +162,7 @@ void normalize_channel(const std::uint8_t* __restrict pixels, std::size_t count,
 }  // namespace
 
 extern const Loops THREEDFA_SIMD_LOOPS;
-const Loops THREEDFA_SIMD_LOOPS = {THREEDFA_SIMD_NAME, add_rows, overlaps_any, blend_rows,
-                                   normalize_channel};
+const Loops THREEDFA_SIMD_LOOPS = {THREEDFA_SIMD_NAME, add_rows,  overlaps_any,         blend_rows,
+                                   resample_planes,    normalize, normalize_every_third};
 
 }  // namespace threedfa::simd
