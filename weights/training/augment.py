@@ -101,15 +101,15 @@ def photometric(image: Image, rng: np.random.Generator, strength: float = 1.0) -
     if chance(0.12):
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.8))
     if chance(0.08):
-        image = _motion_blur(image, rng)
-    image = _tone(image, rng, strength)
+        image = motion_blur(image, rng)
+    image = tone(image, rng, strength)
     u = rng.random() / max(strength, 1e-6)
     if u < 0.35:
         grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
         keep = 0.0 if u < 0.13 else rng.uniform(0.3, 1.5)
         image = cv2.addWeighted(image, keep, grey, 1 - keep, 0)
     if chance(0.2):
-        image = _side_light(image, rng)
+        image = side_light(image, rng)
     if chance(0.2):
         noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(2, 13)
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
@@ -187,7 +187,7 @@ def _glasses(image: Image, eyes: Array, rng: np.random.Generator) -> None:
     cv2.line(image, ends[0], ends[1], color, width, cv2.LINE_AA)
 
 
-def _motion_blur(image: Image, rng: np.random.Generator) -> Image:
+def motion_blur(image: Image, rng: np.random.Generator) -> Image:
     size = int(rng.integers(3, 8))
     kernel = np.zeros((size, size), np.float32)
     kernel[size // 2] = 1
@@ -197,7 +197,7 @@ def _motion_blur(image: Image, rng: np.random.Generator) -> Image:
     return cv2.filter2D(image, -1, kernel / max(float(kernel.sum()), 0.1))
 
 
-def _tone(image: Image, rng: np.random.Generator, strength: float) -> Image:
+def tone(image: Image, rng: np.random.Generator, strength: float) -> Image:
     curve = (np.arange(256, dtype=np.float32) / 255) ** np.exp(rng.normal(0, 0.3 * strength))
     contrast = np.exp(rng.normal(0, 0.22 * strength))
     curve = (curve - 0.5) * contrast + 0.5 + rng.normal(0, 0.1 * strength)
@@ -206,7 +206,7 @@ def _tone(image: Image, rng: np.random.Generator, strength: float) -> Image:
     return cv2.LUT(image, table.reshape(256, 1, 3))
 
 
-def _side_light(image: Image, rng: np.random.Generator) -> Image:
+def side_light(image: Image, rng: np.random.Generator) -> Image:
     angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.8)
     ramp = np.linspace(-1, 1, image.shape[0], dtype=np.float32)
     light = 1 + depth * (ramp[None] * np.cos(angle) + ramp[:, None] * np.sin(angle))

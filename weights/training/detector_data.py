@@ -23,7 +23,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from augment import _motion_blur, _side_light, _tone
+from augment import motion_blur, side_light, tone
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
@@ -214,7 +214,7 @@ class Painter:
             return
         mask = self._mask(portrait, affine, gain, patch.shape[:2], (x, y))
         if rng.random() < 0.5:
-            patch = _tone(patch, rng, 0.8)
+            patch = tone(patch, rng, 0.8)
         if side > 24 and rng.random() < 0.07:
             patch = self._sunglasses(patch, landmarks + offset - (x, y))
         region = (slice(y, y + patch.shape[0]), slice(x, x + patch.shape[1]))
@@ -403,7 +403,7 @@ class Painter:
         out = out[:, ::-1] if rng.random() < 0.5 else out
         method = cv2.INTER_AREA if out.shape[0] > height else cv2.INTER_LINEAR
         out = cv2.resize(np.ascontiguousarray(out), (width, height), interpolation=method)
-        return _tone(out, rng, 0.8) if rng.random() < 0.3 else out
+        return tone(out, rng, 0.8) if rng.random() < 0.3 else out
 
     def _scrambled(self, height: int, width: int) -> Image:
         """Skin and hair without a face: a portrait's middle cut into tiles and shuffled."""
@@ -506,16 +506,16 @@ class Painter:
             sigma = float(rng.uniform(0.4, np.clip(smallest / 16, 0.6, 2.5)))
             image = cv2.GaussianBlur(image, (0, 0), sigma)
         if smallest > 30 and rng.random() < 0.06:
-            image = _motion_blur(image, rng)
+            image = motion_blur(image, rng)
         if rng.random() < 0.85:
-            image = _tone(image, rng, 1.0)
+            image = tone(image, rng, 1.0)
         u = rng.random()
         if u < 0.3:
             grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
             keep = 0.0 if u < 0.15 else float(rng.uniform(0.3, 1.5))
             image = cv2.addWeighted(image, keep, grey, 1 - keep, 0)
         if rng.random() < 0.12 and height == width:
-            image = _side_light(image, rng)
+            image = side_light(image, rng)
         if rng.random() < 0.2:
             noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(2, 14))
             image = np.clip(image + noise, 0, 255).astype(np.uint8)
