@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from .errors import BackendError, PackError
-from .networks import available_cpus
+from .networks import available_cpus, check_providers
 
 
 def available_providers() -> list[str]:
@@ -25,14 +25,13 @@ class OnnxRuntimeNetwork:
         self, path: Path, *, providers: Sequence[str] | None, num_threads: int | None
     ) -> None:
         wanted = ["CPUExecutionProvider"] if providers is None else list(providers)
-        present = available_providers()
-        missing = [name for name in wanted if name not in present]
-        if missing or not wanted:
-            raise BackendError(
-                f"providers: expected some of {', '.join(present)}, "
-                f"got {', '.join(missing) or 'none'}; the packages onnxruntime-gpu, "
-                "onnxruntime-directml and onnxruntime-openvino bring others"
-            )
+        check_providers(
+            wanted,
+            available_providers(),
+            expected="some",
+            remedy="the packages onnxruntime-gpu, onnxruntime-directml and onnxruntime-openvino "
+            "bring others",
+        )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.inter_op_num_threads = 1

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from .errors import BackendError, PackError
+from .networks import check_providers
 
 try:
     import torch
@@ -148,14 +149,12 @@ def _find_last_uses(steps: list[_Step], keep: Sequence[str]) -> None:
 
 def _device(devices: Sequence[str] | None) -> torch.device:
     wanted = ["cpu"] if devices is None else list(devices)
-    present = available_devices()
-    missing = [name for name in wanted if name not in present]
-    if missing or not wanted:
-        raise BackendError(
-            f"providers: expected torch devices out of {', '.join(present)}, "
-            f"got {', '.join(missing) or 'none'}; CUDA devices need a build of PyTorch for CUDA "
-            "and a working driver"
-        )
+    check_providers(
+        wanted,
+        available_devices(),
+        expected="torch devices out",
+        remedy="CUDA devices need a build of PyTorch for CUDA and a working driver",
+    )
     # Of a tensor, because that of "cuda" has a number and means the same GPU in every thread.
     return torch.empty(0, device=wanted[0]).device
 

@@ -92,6 +92,18 @@ def check_network(
         raise PackError(f"{expected} (float32), got {got}; {remedy}")
 
 
+def check_providers(
+    wanted: Sequence[str], present: Sequence[str], *, expected: str, remedy: str
+) -> None:
+    """Raise a BackendError unless ``wanted`` names something, and nothing but what is present."""
+    missing = [name for name in wanted if name not in present]
+    if missing or not wanted:
+        raise BackendError(
+            f"providers: expected {expected} of {', '.join(present)}, "
+            f"got {', '.join(missing) or 'none'}; {remedy}"
+        )
+
+
 def check_count(name: str, value: int | None) -> None:
     """Raise a ValueError unless ``value`` is None or a whole number of at least 1."""
     if value is not None and not (isinstance(value, numbers.Integral) and value >= 1):
