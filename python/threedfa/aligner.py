@@ -66,11 +66,11 @@ class FaceAligner:
             num_threads=num_threads,
         )
         size = self.spec.input_size
+        outputs: dict[str, tuple[int, ...]] = {"parameters": (2, split.total)}
+        if self.spec.confidence:
+            outputs["confidence"] = (2, 1)
         check_network(  # with two faces: the number must be free
-            self._network,
-            pack.file_path(self.spec.file),
-            (2, 3, size, size),
-            {"parameters": (2, split.total)},
+            self._network, pack.file_path(self.spec.file), (2, 3, size, size), outputs
         )
 
     def align(
@@ -98,6 +98,8 @@ class FaceAligner:
     ) -> list[Face]:
         """Align faces again from landmarks found before, in this picture or the previous frame.
 
+        One pass of the regressor, also for a pack that asks for two.
+
         Args:
             image: (H, W, 3) uint8 or anything else that :func:`threedfa.image.load_image` takes.
             landmarks_list: for each face (L, 2) or (L, 3) points in pixels, L ≥ 2.
@@ -114,13 +116,13 @@ class FaceAligner:
                 the image.
         """
         points = [np.asarray(landmarks) for landmarks in landmarks_list]
-        rois = [_core.roi_from_landmarks(p, scale=self.spec.roi.landmark_scale) for p in points]
+        rois = [self._roi_from_landmarks(p) for p in points]
         boxes = [np.concatenate([p[:, :2].min(axis=0), p[:, :2].max(axis=0)]) for p in points]
         detections = Detections(
             np.reshape(np.array(boxes, np.float32), (-1, 4)), np.ones(len(boxes), np.float32)
         )
         return self._fit(
-            [load_image(image, color=color)], [detections], [np.reshape(rois, (-1, 4))]
+            [load_image(image, color=color)], [detections], [np.reshape(rois, (-1, 4))], passes=1
         )[0]
 
     def _align(
@@ -131,21 +133,19 @@ class FaceAligner:
             np.reshape([self._roi_from_box(box) for box in found.xyxy], (-1, 4))
             for found in detections
         ]
-        return self._fit(images, detections, rois)
+        return self._fit(images, detections, rois, self.spec.passes)
 
     def _alignable(self, image: NDArray[np.uint8], detections: Detections) -> Detections:
         """Those whose region has pixels of the image. A detector may also report specks, and
         slivers at the border whose region, being a square below the box's middle, lies outside."""
-        height, width = image.shape[:2]
 
-        def has_pixels(box: NDArray[np.float32]) -> bool:
+        def usable(box: NDArray[np.float32]) -> bool:
             try:
-                x1, y1, x2, y2 = np.rint(self._roi_from_box(box))
+                return _has_pixels(image, self._roi_from_box(box))
             except ValueError:  # a box without area
                 return False
-            return bool(max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height))
 
-        return detections[np.array([has_pixels(box) for box in detections.xyxy], bool)]
+        return detections[np.array([usable(box) for box in detections.xyxy], bool)]
 
     def _roi_from_box(self, box: NDArray[np.float32]) -> NDArray[np.float64]:
         rule = self.spec.roi
@@ -153,14 +153,63 @@ class FaceAligner:
             box, scale=rule.box_scale, shift_y=rule.box_shift_y, integer_side=rule.integer_side
         )
 
+    def _roi_from_landmarks(self, points: NDArray[Any]) -> NDArray[np.float64]:
+        return _core.roi_from_landmarks(points, scale=self.spec.roi.landmark_scale)
+
     def _fit(
         self,
         images: Sequence[NDArray[np.uint8]],
         detections: Sequence[Detections],
         rois: Sequence[NDArray[np.float64]],
+        passes: int,
     ) -> list[list[Face]]:
         if not images:
             return []
+        params, landmarks, confidences = self._look(images, rois)
+        for _ in range(1, passes):
+            found = iter(landmarks)
+            rois = [
+                np.reshape([self._nearer(image, roi, next(found)) for roi in regions], (-1, 4))
+                for image, regions in zip(images, rois, strict=True)
+            ]
+            params, landmarks, confidences = self._look(images, rois)
+        faces = (
+            Face(
+                bbox=np.array(box, np.float32),
+                score=score,
+                roi=roi,
+                params=face_params,
+                landmarks=points,
+                model=self.model,
+                confidence=confidence,
+            )
+            for (box, score), roi, face_params, points, confidence in zip(
+                chain.from_iterable(detections),
+                np.concatenate(rois),
+                params,
+                landmarks,
+                confidences,
+                strict=True,
+            )
+        )
+        return [[next(faces) for _ in range(len(found))] for found in detections]
+
+    def _nearer(
+        self, image: NDArray[np.uint8], roi: NDArray[np.float64], landmarks: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """The region of landmarks that were found in ``roi``; ``roi`` itself where they cannot be
+        those of a face in it."""
+        try:
+            nearer = self._roi_from_landmarks(landmarks)
+        except ValueError:  # all in one place, or not finite
+            return roi
+        change = (nearer[2] - nearer[0]) / (roi[2] - roi[0])
+        return nearer if 1 / 4 < change < 4 and _has_pixels(image, nearer) else roi
+
+    def _look(
+        self, images: Sequence[NDArray[np.uint8]], rois: Sequence[NDArray[np.float64]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[float | None]]:
+        """Parameters (N, P), landmarks (N, 68, 3) and confidences of all regions of all images."""
         crops = np.concatenate(
             [
                 _core.crop_normalize(
@@ -174,37 +223,33 @@ class FaceAligner:
                 for image, regions in zip(images, rois, strict=True)
             ]
         )
-        params = self._regress(crops)
+        params, confidences = self._regress(crops)
         landmarks = self.model.project_many(params, np.concatenate(rois), dense=False)
-        faces = (
-            Face(
-                bbox=np.array(box, np.float32),
-                score=score,
-                roi=roi,
-                params=face_params,
-                landmarks=points,
-                model=self.model,
-            )
-            for (box, score), roi, face_params, points in zip(
-                chain.from_iterable(detections),
-                np.concatenate(rois),
-                params,
-                landmarks,
-                strict=True,
-            )
-        )
-        return [[next(faces) for _ in range(len(found))] for found in detections]
+        return params, landmarks, confidences
 
-    def _regress(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, 3, S, S) crops to (N, P) parameters."""
+    def _regress(
+        self, crops: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], list[float | None]]:
+        """(N, 3, S, S) crops to (N, P) parameters and N confidences."""
+        if len(crops) == 0:
+            return np.empty((0, self.spec.param_split.total), np.float32), []
         outputs = [
-            self._network.run(crops[start : start + _MAX_BATCH])[0]
+            self._network.run(crops[start : start + _MAX_BATCH])
             for start in range(0, len(crops), _MAX_BATCH)
         ]
-        if not outputs:
-            return np.empty((0, self.spec.param_split.total), np.float32)
-        params: NDArray[np.float32] = np.concatenate(outputs) * self._param_std + self._param_mean
-        return params
+        params: NDArray[np.float32] = np.concatenate([output[0] for output in outputs])
+        params = params * self._param_std + self._param_mean
+        if not self.spec.confidence:
+            return params, [None] * len(crops)
+        logits = np.concatenate([output[1][:, 0] for output in outputs])
+        return params, [float(value) for value in 0.5 + 0.5 * np.tanh(logits / 2)]
+
+
+def _has_pixels(image: NDArray[np.uint8], roi: NDArray[np.float64]) -> bool:
+    """Whether a region, its corners rounded as for a crop, has pixels of the image."""
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = np.rint(roi)
+    return bool(max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height))
 
 
 def as_detections(boxes: Detections | ArrayLike) -> Detections:

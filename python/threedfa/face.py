@@ -74,6 +74,8 @@ class Face:
         params: float32 (P,) camera (12), shape and expression coefficients.
         landmarks: float32 (68, 3) in pixels; z towards the viewer, zero at the model's origin.
         model: the morphable model that the parameters belong to.
+        confidence: how sure the regressor is that ``roi`` holds a face, 0..1; None for a pack whose
+            regressor does not say.
     """
 
     bbox: NDArray[np.float32]
@@ -82,6 +84,7 @@ class Face:
     params: NDArray[np.float32]
     landmarks: NDArray[np.float32]
     model: MorphableModel = field(repr=False)
+    confidence: float | None = None
 
     @cached_property
     def vertices(self) -> NDArray[np.float32]:

@@ -97,7 +97,11 @@ class RoiSpec:
 
 @dataclass(frozen=True)
 class RegressorSpec:
-    """The parameter regressor of a pack: parameter = output * ``param_std`` + ``param_mean``."""
+    """The parameter regressor of a pack: parameter = output * ``param_std`` + ``param_mean``.
+
+    With two ``passes`` it looks again, at the region of the landmarks that it found. With
+    ``confidence`` a second output (N, 1) is a logit, positive where the region holds a face.
+    """
 
     file: str
     color: str
@@ -109,6 +113,8 @@ class RegressorSpec:
     param_std: tuple[float, ...]
     param_split: ParamSplit
     roi: RoiSpec
+    passes: int = 1
+    confidence: bool = False
 
 
 @dataclass(frozen=True)
@@ -431,14 +437,18 @@ class _Object:
             self.fail(key, expected, value)
         return value
 
-    def boolean(self, key: str) -> bool:
+    def boolean(self, key: str, default: bool | None = None) -> bool:
+        if default is not None and key not in self._left:
+            return default
         value = self.take(key, "true or false")
         if not isinstance(value, bool):
             self.fail(key, "true or false", value)
         return value
 
-    def integer(self, key: str, low: int, high: int) -> int:
+    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
         expected = f"a whole number from {low} to {high}"
+        if default is not None and key not in self._left:
+            return default
         value = self.take(key, expected)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             self.fail(key, expected, value)
@@ -604,6 +614,8 @@ def _parse_regressor(spec: _Object, files: tuple[PackFile, ...]) -> RegressorSpe
         param_std=spec.numbers("param_std", param_split.total, 0, 1e30),
         param_split=param_split,
         roi=roi_spec,
+        passes=spec.integer("passes", 1, 2, default=1),
+        confidence=spec.boolean("confidence", default=False),
     )
     spec.finish()
     return regressor

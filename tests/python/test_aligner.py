@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from threedfa import Detections, Face, FaceAligner, FaceDetector, Pack
+from threedfa.aligner import as_detections
 from threedfa.errors import BackendError, ImageError, PackError
 from toy_pack import (
     BOX_SCALE,
@@ -26,6 +27,7 @@ from toy_pack import (
     detector_network,
     expected_coeffs,
     head_model,
+    regressor_network,
 )
 
 Array = npt.NDArray[Any]
@@ -394,6 +396,70 @@ def test_landmarks_that_are_no_numbers(aligner: FaceAligner, bad: Any) -> None:
 def test_one_face_where_a_list_is_expected(aligner: FaceAligner) -> None:
     with pytest.raises(ValueError, match=r"landmarks: expected .*got float64 \(3,\)"):
         aligner.align_from_landmarks(NOISE, np.ones((68, 3)))
+
+
+# --- two passes and confidence --------------------------------------------------------------------
+
+
+def test_a_second_pass_looks_at_the_landmarks_of_the_first(
+    aligner: FaceAligner, tmp_path: Path
+) -> None:
+    twice = FaceAligner(build_toy_pack(tmp_path / "pack", regressor={"passes": 2}))
+    boxes = some_boxes(5)
+    first = aligner.align(NOISE, boxes)
+    again = aligner.align_from_landmarks(NOISE, [face.landmarks for face in first])
+    found = twice.align(NOISE, boxes)
+    for box, face, one, two in zip(boxes, found, first, again, strict=True):
+        np.testing.assert_array_equal(face.bbox, box)
+        np.testing.assert_array_equal(face.roi, two.roi)
+        np.testing.assert_allclose(face.params, two.params, rtol=1e-5, atol=1e-5)
+        assert np.abs(face.roi - one.roi).max() > 1
+    # Landmarks given by the caller are a first pass already.
+    (followed,) = twice.align_from_landmarks(NOISE, [first[0].landmarks])
+    np.testing.assert_array_equal(followed.roi, again[0].roi)
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [[0] * 12, [100 * v for v in CAMERA], [*CAMERA[:3], 5000, *CAMERA[4:]]],
+    ids=["all in one place", "another size", "beyond the image"],
+)
+def test_no_second_pass_where_the_first_found_nothing(tmp_path: Path, camera: list[float]) -> None:
+    once = FaceAligner(build_toy_pack(tmp_path / "once", camera=camera))
+    twice = FaceAligner(build_toy_pack(tmp_path / "twice", camera=camera, regressor={"passes": 2}))
+    (one,), (two,) = once.align(NOISE, [GOOD]), twice.align(NOISE, [GOOD])
+    np.testing.assert_array_equal(one.roi, two.roi)
+    np.testing.assert_array_equal(one.params, two.params)
+
+
+def test_passes_of_pictures_do_not_mix(tmp_path: Path) -> None:
+    twice = FaceAligner(build_toy_pack(tmp_path / "pack", regressor={"passes": 2}))
+    images, boxes = [NOISE, NOISE[::-1], NOISE[:, ::-1]], [some_boxes(n) for n in (2, 0, 3)]
+    together = twice._align(images, [as_detections(b) for b in boxes])
+    for image, own, found in zip(images, boxes, together, strict=True):
+        for face, alone in zip(found, twice.align(image, own), strict=True):
+            assert_same(face, alone)
+
+
+def test_confidence(tmp_path: Path, aligner: FaceAligner) -> None:
+    networks = {"regressor.onnx": regressor_network(confidence=True)}
+    sure = FaceAligner(
+        build_toy_pack(tmp_path / "sure", networks=networks, regressor={"confidence": True})
+    )
+    red, black = np.zeros((2, 200, 300, 3), np.uint8)
+    red[..., 0] = 255  # where a crop holds nothing else
+    box = [[100, 80, 148, 128]]
+    (high,), (low,) = sure.align(red, box), sure.align(black, box)
+    assert high.confidence == pytest.approx(1 / (1 + np.exp(-(255 - 130) / 120)), abs=1e-6)
+    assert low.confidence == pytest.approx(1 / (1 + np.exp(130 / 120)), abs=1e-6)
+    assert aligner.align(red, box)[0].confidence is None
+    assert sure.align(red, []) == []
+
+
+def test_a_confidence_that_is_not_there(tmp_path: Path) -> None:
+    pack = build_toy_pack(tmp_path / "pack", regressor={"confidence": True})
+    with pytest.raises(PackError, match=r"confidence \(2, 1\)"):
+        FaceAligner(pack)
 
 
 # --- packs ----------------------------------------------------------------------------------------

@@ -113,6 +113,7 @@ def test_load_gives_what_pack_json_says(tmp_path: Path) -> None:
     assert pack.regressor.param_std == tuple(1.0 + i for i in range(17))
     assert pack.regressor.param_split.total == 17
     assert pack.regressor.roi.integer_side is True
+    assert (pack.regressor.passes, pack.regressor.confidence) == (1, False)
     assert pack.model.unit == "micrometre"
     assert pack.file_path(pack.model.file).read_bytes() == CONTENTS["model.safetensors"]
     assert {file.name for file in pack.files} == set(CONTENTS)
@@ -187,6 +188,8 @@ BAD_SETTINGS: list[tuple[Callable[[dict[str, Any]], None], list[str]]] = [
     (change("regressor.param_split.camera", 7), ["regressor.param_split.camera", "7"]),
     (change("regressor.param_split.shape", 4), ["regressor.param_mean", "18"]),
     (change("regressor.roi.integer_side", 1), ["regressor.roi.integer_side", "true or false"]),
+    (change("regressor.passes", 3), ["regressor.passes", "found 3"]),
+    (change("regressor.confidence", "yes"), ["regressor.confidence", "true or false"]),
     (change("regressor.roi.box_scale", 0), ["regressor.roi.box_scale"]),
     (change("morphable_model.unit", ""), ["morphable_model.unit"]),
     (change("morphable_model.expression_names", []), ["morphable_model.expression_names"]),

@@ -66,6 +66,7 @@ def build_toy_pack(
     camera: Sequence[float] = CAMERA,
     networks: dict[str, bytes] | None = None,
     model: dict[str, Any] | None = None,
+    regressor: dict[str, Any] | None = None,
     **detector: Any,
 ) -> Path:
     """Write the pack.
@@ -76,6 +77,7 @@ def build_toy_pack(
         camera: the regressor's camera.
         networks: contents of files that take the place of the toy's.
         model: settings of the face model that replace the toy's.
+        regressor: settings of the regressor that replace the toy's.
         detector: settings of the detector that replace the toy's.
     """
     contents = {
@@ -130,6 +132,7 @@ def build_toy_pack(
                 "integer_side": True,
                 "landmark_scale": LANDMARK_SCALE,
             },
+            **(regressor or {}),
         },
         "morphable_model": {"file": "model.safetensors", "unit": "half a head", **(model or {})},
     }
@@ -196,7 +199,8 @@ def detector_network(loc: Sequence[float] = (0, 0, 0, 0)) -> bytes:
     )
 
 
-def regressor_network() -> bytes:
+def regressor_network(*, confidence: bool = False) -> bytes:
+    """With ``confidence`` a second output: the first of the coefficients, the mean red."""
     size, half = INPUT_SIZE, INPUT_SIZE // 2
     kernel = np.zeros((12 + SHAPES + EXPRESSIONS, 3, size, size), np.float32)
     mean = 1 / size**2
@@ -204,15 +208,17 @@ def regressor_network() -> bytes:
     kernel[15, 2, :, :half], kernel[15, 2, :, half:] = 2 * mean, -2 * mean
     kernel[16, 2, :half], kernel[16, 2, half:] = 2 * mean, -2 * mean
     kernel[18] = mean / 3 * np.array([100, 110, 120])[:, None, None]  # back to grey levels
-    return network(
-        [
-            helper.make_node("Flatten", ["image"], ["pixels"]),
-            helper.make_node("Gemm", ["pixels", "kernel", "bias"], ["params"], transB=1),
-        ],
-        {"image": ["N", 3, size, size]},
-        {"params": ["N", len(kernel)]},
-        {"kernel": kernel.reshape(len(kernel), -1), "bias": np.zeros(len(kernel), np.float32)},
-    )
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["pixels"]),
+        helper.make_node("Gemm", ["pixels", "kernel", "bias"], ["params"], transB=1),
+    ]
+    outputs: dict[str, list[int | str]] = {"params": ["N", len(kernel)]}
+    weights = {"kernel": kernel.reshape(len(kernel), -1), "bias": np.zeros(len(kernel), np.float32)}
+    if confidence:
+        nodes.append(helper.make_node("Gather", ["params", "twelfth"], ["confidence"], axis=1))
+        outputs["confidence"] = ["N", 1]
+        weights["twelfth"] = np.array([12])
+    return network(nodes, {"image": ["N", 3, size, size]}, outputs, weights)
 
 
 def head_model() -> dict[str, Array]:
