@@ -1,6 +1,6 @@
 """What happens to a crop before the network sees it in training.
 
-Geometry (region jitter, rotation, mirror) is done by :func:`jitter` together with the labels;
+Geometry (region jitter, rotation, mirror) is done by :class:`Jitter` together with the labels;
 everything else here changes pixels only. Pictures are uint8 (H, W, 3) BGR; ``rng`` decides all.
 """
 
@@ -20,21 +20,28 @@ Array = NDArray[np.float32]
 class Jitter:
     """How far a region strays from the landmarks' own region.
 
-    ``log_scale`` is centred below zero: a detector's box gives a region about 1.2 times the
-    landmarks', a second pass gives the landmarks' own.
+    Mostly as little as a second pass or our own detector's boxes do; for a part of the pictures
+    as far as other detectors' boxes, which give regions about 1.2 times the landmarks'.
     """
 
-    log_scale: float = -0.1
-    log_scale_sigma: float = 0.15
-    shift_sigma: float = 0.045  # of the region's side
+    log_scale_sigma: float = 0.09
+    shift_sigma: float = 0.035  # of the region's side
+    far_part: float = 0.3
+    far_log_scale: float = -0.15
+    far_log_scale_sigma: float = 0.15
+    far_shift_sigma: float = 0.055
     tilt_sigma: float = 8.0  # degrees
     wide_tilt: float = 50.0  # degrees, the range for a part of the pictures
-    wide_tilt_part: float = 0.4
+    wide_tilt_part: float = 0.3
 
     def draw(self, rng: np.random.Generator, wide: bool) -> tuple[float, float, float, float]:
         """Scale, shift x, shift y (of the side), angle (radians)."""
-        log_scale = self.log_scale + np.clip(rng.normal(), -2.2, 2.2) * self.log_scale_sigma
-        shift = np.clip(rng.normal(size=2), -2.5, 2.5) * self.shift_sigma
+        far = rng.random() < self.far_part
+        sigma, shift_sigma = self.log_scale_sigma, self.shift_sigma
+        if far:
+            sigma, shift_sigma = self.far_log_scale_sigma, self.far_shift_sigma
+        log_scale = far * self.far_log_scale + np.clip(rng.normal(), -2.2, 2.2) * sigma
+        shift = np.clip(rng.normal(size=2), -2.5, 2.5) * shift_sigma
         if wide and rng.random() < self.wide_tilt_part:
             angle = rng.uniform(-self.wide_tilt, self.wide_tilt)
         else:

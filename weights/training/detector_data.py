@@ -4,7 +4,8 @@
 
 draws a sheet of such pictures with their boxes. Everything is made on the fly from the portraits
 of nobody: their faces are pasted turned, mirrored, relit, partly covered; backgrounds are pieces of
-the portraits without the face, and patterns.
+the portraits without the face, and patterns. With the regressor's renders (``--renders``) part of
+the faces are those, for the sake of profiles.
 
 Box convention: the square around the 68 landmarks, centred on their bounding rectangle, with
 ``BOX_PER_RECTANGLE`` times its longer side; the landmarks are those of the 300-W convention. So a
@@ -17,13 +18,15 @@ A portrait is used where two detectors agree: YuNet's box with the square around
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 from augment import motion_blur, side_light, tone
+from crops import render_crops
+from face import CAMERA, Morphable
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
@@ -34,6 +37,7 @@ BOX_SCALE = 2**0.5 / BOX_PER_RECTANGLE  # side of the regressor's region / side 
 SMALLEST = 9.0  # pixels, side of a box; smaller faces are neither face nor background
 LARGEST_SOURCE = 320.0  # portraits with larger boxes are made smaller when read
 EYES = (slice(36, 42), slice(42, 48))  # of the 68
+RENDERED = 0.3  # part of the pasted faces that are renders, where there are any
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,27 @@ def load_portraits(material: Path, part: str, limit: int | None = None) -> list[
     return portraits
 
 
+def load_renders(folder: Path, model: Morphable, part: str, count: int) -> list[Portrait]:
+    """So many of the regressor's renders, evenly taken, as portraits.
+
+    Args:
+        folder: what ``renders.py`` made.
+        model: the face model they were made with.
+        part: "train" or "heldout".
+        count: at most so many; 120 kB of memory each.
+    """
+    crops = render_crops(folder, part)
+    mean, basis = model.at(model.points68)
+    portraits = []
+    for i in range(0, len(crops), -(-len(crops) // count)):
+        params = crops.params[i]
+        camera = params[:CAMERA].reshape(3, 4)
+        points = mean + np.tensordot(params[CAMERA:], basis, 1)
+        landmarks = points @ camera[:2, :3].T + camera[:2, 3]
+        portraits.append(Portrait(_pyramid(np.array(crops.image(i))), landmarks))
+    return portraits
+
+
 def _pyramid(image: Image) -> tuple[Image, ...]:
     levels = [image]
     while min(levels[-1].shape[:2]) >= 32:
@@ -146,6 +171,7 @@ class Painter:
         portraits: where faces and pieces of background come from.
         rng: decides everything.
         negatives: pictures of things that the network took for a face, read at every use.
+        renders: faces from other sides, never a source of background.
     """
 
     def __init__(
@@ -153,8 +179,10 @@ class Painter:
         portraits: list[Portrait],
         rng: np.random.Generator,
         negatives: Callable[[], Image | None] = lambda: None,
+        renders: Sequence[Portrait] = (),
     ) -> None:
         self._portraits = portraits
+        self._renders = renders
         self._rng = rng
         self._negatives = negatives
 
@@ -189,7 +217,10 @@ class Painter:
 
     def _paste_face(self, canvas: Canvas, side: float) -> None:
         rng = self._rng
-        portrait = self._portrait()
+        if self._renders and rng.random() < RENDERED:
+            portrait = self._renders[int(rng.integers(len(self._renders)))]
+        else:
+            portrait = self._portrait()
         height, width = canvas.image.shape[:2]
         turn = rng.normal(0, 10) if rng.random() < 0.5 else rng.uniform(-48, 48)
         turn = float(np.clip(turn, -48, 48))
@@ -584,6 +615,8 @@ def draw(sample: Sample) -> Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--material", type=Path, default=Path("../shared/training"))
+    parser.add_argument("--renders", type=Path, default=None, help="what renders.py made")
+    parser.add_argument("--model", type=Path, default=Path("weights/default/model.safetensors"))
     parser.add_argument("--out", type=Path, required=True, help="sheet of samples, .jpg or .png")
     parser.add_argument("--size", type=int, default=320, help="pixels of a sample")
     parser.add_argument("--rows", type=int, default=4)
@@ -594,7 +627,10 @@ def main() -> None:
         print(f"skipped: no labels.npz in {options.material}")
         return
     portraits = load_portraits(options.material, "train", options.limit)
-    painter = Painter(portraits, np.random.default_rng(options.seed))
+    renders = []
+    if options.renders:
+        renders = load_renders(options.renders, Morphable.load(options.model), "train", 100)
+    painter = Painter(portraits, np.random.default_rng(options.seed), renders=renders)
     rows = [
         np.hstack([draw(painter.sample(options.size, options.size)) for _ in range(options.rows)])
         for _ in range(options.rows)

@@ -401,10 +401,10 @@ class Director:
 SINGLE = (
     ("mouthPucker", 0.12), ("mouthFunnel", 0.12), ("mouthRollLower", 0.08),
     ("mouthRollUpper", 0.08), ("jawLeft", 0.06), ("jawRight", 0.06), ("mouthLeft", 0.06),
-    ("mouthRight", 0.06), ("mouthShrugUpper", 0.06), ("browInnerUp", 0.15), ("cheekPuff", 0.05),
+    ("mouthRight", 0.06), ("mouthShrugUpper", 0.06), ("browInnerUp", 0.3), ("cheekPuff", 0.05),
 )  # fmt: skip
 PAIRED = (
-    ("browDown", 0.15), ("browOuterUp", 0.12), ("mouthUpperUp", 0.12), ("mouthLowerDown", 0.15),
+    ("browDown", 0.25), ("browOuterUp", 0.25), ("mouthUpperUp", 0.12), ("mouthLowerDown", 0.15),
     ("mouthStretch", 0.08), ("eyeSquint", 0.15), ("noseSneer", 0.1), ("eyeWide", 0.1),
     ("mouthDimple", 0.06), ("mouthFrown", 0.1), ("mouthPress", 0.06), ("cheekSquint", 0.08),
 )  # fmt: skip

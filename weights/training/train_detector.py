@@ -34,8 +34,10 @@ from detector_data import (
     Sample,
     assign,
     load_portraits,
+    load_renders,
 )
 from detector_network import PRIORS, VARIANCES, Detector, normalize
+from face import Morphable
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -45,6 +47,7 @@ CHECKPOINT = "checkpoint.pt"
 IOU_THRESHOLD = 0.3  # of non-maximum suppression
 SIZES = ((320, 320), (320, 320), (320, 320), (320, 320), (256, 448), (640, 640))  # of the batches
 PIXELS = 320 * 320  # a batch's pictures have --batch times so many pixels together
+MOST_RENDERS = 3000  # of each part
 EMPTY = 0.15  # part of the pictures without a face
 NEGATIVES_PER_POSITIVE = 7
 POOL, POOL_SIDE = 512, 96  # pictures of false alarms kept, and their side
@@ -109,9 +112,16 @@ class Batches(torch.utils.data.IterableDataset[Batch]):
     """Batches without end; each worker its own random numbers."""
 
     def __init__(
-        self, portraits: list[Portrait], negatives: Negatives, batch: int, seed: int, start: int
+        self,
+        portraits: list[Portrait],
+        renders: list[Portrait],
+        negatives: Negatives,
+        batch: int,
+        seed: int,
+        start: int,
     ) -> None:
         self._portraits = portraits
+        self._renders = renders
         self._negatives = negatives
         self._batch = batch
         self._seed = (seed, start)
@@ -119,7 +129,7 @@ class Batches(torch.utils.data.IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         worker = torch.utils.data.get_worker_info()
         rng = np.random.default_rng((*self._seed, worker.id if worker else 0))
-        painter = Painter(self._portraits, rng, lambda: self._negatives.draw(rng))
+        painter = Painter(self._portraits, rng, lambda: self._negatives.draw(rng), self._renders)
         priors = {size: pixel_priors(*size) for size in set(SIZES)}
         while True:
             height, width = size = SIZES[int(rng.integers(len(SIZES)))]
@@ -209,9 +219,11 @@ class Found:
     sample: Sample
 
 
-def validation_set(portraits: list[Portrait], count: int, seed: int = 7) -> list[Sample]:
-    """Pictures of held-out portraits; a third of them without a face."""
-    painter = Painter(portraits, np.random.default_rng(seed))
+def validation_set(
+    portraits: list[Portrait], renders: list[Portrait], count: int, seed: int = 7
+) -> list[Sample]:
+    """Pictures of held-out portraits and renders; a third of them without a face."""
+    painter = Painter(portraits, np.random.default_rng(seed), renders=renders)
     sizes = ((480, 640), (384, 384), (720, 960))
     return [painter.sample(*sizes[i % 3], faces=i % 9 < 6) for i in range(count)]
 
@@ -323,8 +335,17 @@ def train(options: argparse.Namespace) -> None:
     cv2.setNumThreads(0)  # its threads do not survive the fork of the workers
     portraits = load_portraits(options.material, "train", options.limit)
     heldout = load_portraits(options.material, "heldout", options.limit)
-    validation = validation_set(heldout, options.validation)
-    print(f"{len(portraits)} portraits, {len(heldout)} held out", flush=True)
+    renders: dict[str, list[Portrait]] = {"train": [], "heldout": []}
+    if options.renders:
+        model = Morphable.load(options.model)
+        for part in renders:
+            renders[part] = load_renders(options.renders, model, part, MOST_RENDERS)
+    validation = validation_set(heldout, renders["heldout"], options.validation)
+    print(
+        f"{len(portraits)} portraits and {len(renders['train'])} renders, "
+        f"{len(heldout)} and {len(renders['heldout'])} held out",
+        flush=True,
+    )
 
     network = Detector().to(device, memory_format=torch.channels_last)
     averaged = Detector().to(device, memory_format=torch.channels_last)
@@ -363,7 +384,7 @@ def train(options: argparse.Namespace) -> None:
         }
         save(path, content)
 
-    data = Batches(portraits, negatives, options.batch, options.seed, step)
+    data = Batches(portraits, renders["train"], negatives, options.batch, options.seed, step)
     loader = torch.utils.data.DataLoader(
         data,
         batch_size=None,
@@ -414,6 +435,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--material", type=Path, default=Path("../shared/training"))
     parser.add_argument("--cache", type=Path, required=True, help="folder for the checkpoint")
+    parser.add_argument("--renders", type=Path, default=None, help="what renders.py made")
+    parser.add_argument("--model", type=Path, default=Path("weights/default/model.safetensors"))
     parser.add_argument("--steps", type=int, default=20000, help="the whole training")
     parser.add_argument("--minutes", type=float, default=None, help="end this run after so long")
     parser.add_argument("--save-minutes", type=float, default=5)

@@ -40,6 +40,8 @@ from torch.utils.data import DataLoader, get_worker_info
 
 EXTRA_VERTICES = 220  # beside the landmarks, for the shape between them
 DEPTH_WEIGHT = 0.25  # of z against x and y
+CAMERA_WEIGHT, SHAPE_WEIGHT, EXPRESSION_WEIGHT = 2.0, 0.5, 2.0  # in the loss on parameters
+FITTED_EXPRESSIONS = 0.3  # times that on portraits, whose expressions are a fit
 EMA_DECAY = 0.999
 WARM_UP = 200  # steps
 MOST_CHECKED = 300  # held-out crops of a kind; a report takes some seconds
@@ -60,7 +62,11 @@ def pixels(images: NDArray, device: torch.device) -> Tensor:
 
 
 class Points(torch.nn.Module):
-    """The points that the loss looks at: 468, 68 and some other vertices, in this order."""
+    """The points that the loss looks at: 468, 68 and some other vertices, in this order.
+
+    Beside them what each of the parameters weighs, where labels are exact and where a teacher's
+    points were fitted.
+    """
 
     def __init__(self, model: Morphable, material: Path) -> None:
         super().__init__()
@@ -80,6 +86,13 @@ class Points(torch.nn.Module):
         for name, value in (("lips_up", 2), ("lips_lo", 2), ("lid_up", 4), ("lid_lo", 4)):
             weight[table[name]] = value
         pairs = np.array(LIDS + LIPS + WIDTHS + BROWS)
+        exact = np.ones(model.param_count, np.float32)
+        exact[:CAMERA], exact[CAMERA:][: model.shape_count] = CAMERA_WEIGHT, SHAPE_WEIGHT
+        exact[CAMERA + model.shape_count :] = EXPRESSION_WEIGHT
+        taught = exact.copy()
+        taught[CAMERA + model.shape_count :] *= FITTED_EXPRESSIONS
+        self.register_buffer("exact_weight", torch.from_numpy(exact))
+        self.register_buffer("taught_weight", torch.from_numpy(taught))
         self.register_buffer("mean", torch.from_numpy(picked(model.mean)))
         self.register_buffer("basis", torch.from_numpy(basis.reshape(len(basis), -1)))
         self.register_buffer("weight", torch.from_numpy(weight / weight.mean()))
@@ -113,7 +126,7 @@ class LossWeights:
 
     @property
     def parameters(self) -> float:
-        return 2.0 * (1 - 0.7 * self.progress)
+        return 4.0 * (1 - 0.5 * self.progress)
 
 
 def losses(
@@ -138,6 +151,7 @@ def losses(
 
     normal = (batch["params"] - network.param_mean) / network.param_std
     miss = torch.nn.functional.smooth_l1_loss(out, normal, reduction="none")
+    miss = miss * torch.where(batch["taught"][:, None], points.taught_weight, points.exact_weight)
     confidence = torch.nn.functional.binary_cross_entropy_with_logits(logit[:, 0], aligned)
     return {
         "points": (by_face * share).sum(),
