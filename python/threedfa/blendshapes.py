@@ -44,6 +44,11 @@ class Blendshapes(Mapping[str, float]):
     _weights: dict[str, float]
     unsupported: tuple[str, ...]
 
+    @staticmethod
+    def known_to(names: tuple[str, ...]) -> bool:
+        """Whether any of a model's expression names is ARKit's."""
+        return not set(ARKIT_NAMES).isdisjoint(names)
+
     @classmethod
     def of(cls, names: tuple[str, ...], coefficients: NDArray[np.float32]) -> Blendshapes:
         """From expression coefficients (E,) and their names; others than ARKit's are left out.

@@ -1,4 +1,4 @@
-"""The command line: ``threedfa image``, ``threedfa pack``, ``threedfa doctor``."""
+"""The command line: ``threedfa image``, ``pack``, ``doctor`` and ``serve``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .animation import (
     write_livelink,
     write_openface,
 )
-from .blendshapes import ARKIT_NAMES, Blendshapes
+from .blendshapes import Blendshapes
 from .doctor import run_doctor
 from .errors import ExportError, PackError, ThreedfaError
 from .export import DEFAULT_TEXTURE_SIZE, save_mesh
@@ -40,6 +40,7 @@ from .textures import uv_texture
 from .upstream.convert import import_reference_pack, import_upstream_pack
 from .upstream.download import download_upstream
 from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE
+from .web.settings import add_serve_options
 
 SAMPLE = Path(__file__).parent / "data" / "sample.jpg"
 
@@ -124,9 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the camera across the picture, for --openface-csv",
     )
     image.add_argument("--pack", default="default", metavar="NAME", help="name or folder")
-    image.add_argument("--backend", default="onnxruntime", choices=get_args(Backend))
-    image.add_argument("--provider", action="append", dest="providers", metavar="NAME")
-    image.add_argument("--threads", type=int, metavar="N", help="default: all CPUs")
+    _add_network_options(image)
     image.add_argument("--score-threshold", type=float, metavar="X")
     image.add_argument("--iou-threshold", type=float, metavar="X")
     image.add_argument("--max-faces", type=int, metavar="N")
@@ -153,7 +152,18 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="versions, providers, packs and a self-test")
     doctor.set_defaults(command=lambda options: run_doctor())
+
+    serve = commands.add_parser("serve", help="the web API and its page")
+    serve.set_defaults(command=_serve)
+    add_serve_options(serve)
+    _add_network_options(serve)
     return parser
+
+
+def _add_network_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", default="onnxruntime", choices=get_args(Backend))
+    parser.add_argument("--provider", action="append", dest="providers", metavar="NAME")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all CPUs")
 
 
 def _texture_size(text: str) -> int:
@@ -254,7 +264,7 @@ def _landmark_set(options: argparse.Namespace) -> str:
 def _json_options(options: argparse.Namespace, model: MorphableModel) -> _JsonOptions:
     return {
         "landmark_sets": [] if options.landmarks is None else [options.landmarks],
-        "blendshapes": not set(ARKIT_NAMES).isdisjoint(model.expression_names),
+        "blendshapes": Blendshapes.known_to(model.expression_names),
     }
 
 
@@ -394,6 +404,23 @@ def _pack_download(options: argparse.Namespace) -> int:
             bar.close()
     print(folder)
     return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    try:
+        from .web.command import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("threedfa"):
+            raise
+        _complain(
+            f"the web API needs {error.name}, which is not installed: pip install 'threedfa[web]'"
+        )
+        return 1
+    try:
+        return serve(options)
+    except ValueError as error:  # a setting out of range
+        _complain(str(error))
+        return 2
 
 
 def _complain(message: str) -> None:

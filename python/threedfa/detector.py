@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from functools import lru_cache
@@ -54,12 +55,10 @@ class FaceDetector:
     ) -> None:
         pack = pack if isinstance(pack, Pack) else Pack.load(pack)
         self.spec: DetectorSpec = pack.detector
-        self.score_threshold = _fraction(
-            "score_threshold", score_threshold, self.spec.score_threshold
-        )
-        self.iou_threshold = _fraction("iou_threshold", iou_threshold, self.spec.iou_threshold)
-        check_count("max_faces", max_faces)
-        self.max_faces = max_faces
+        self.score_threshold = self.spec.score_threshold
+        self.iou_threshold = self.spec.iou_threshold
+        self.max_faces: int | None = None
+        self._adjust(score_threshold, iou_threshold, max_faces)
         self._network = open_network(
             pack.file_path(self.spec.file),
             backend=backend,
@@ -76,6 +75,30 @@ class FaceDetector:
             (1, 3, *_TRIAL_SIZE),
             {"loc": (1, count, 4), "conf": (1, count, 2)},
         )
+
+    def adjusted(
+        self,
+        *,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_faces: int | None = None,
+    ) -> FaceDetector:
+        """A detector with the same network and other settings; None: those of this one.
+
+        Raises:
+            ValueError: if a threshold or a number is out of range.
+        """
+        other = copy.copy(self)
+        other._adjust(score_threshold, iou_threshold, max_faces)
+        return other
+
+    def _adjust(
+        self, score_threshold: float | None, iou_threshold: float | None, max_faces: int | None
+    ) -> None:
+        self.score_threshold = _fraction("score_threshold", score_threshold, self.score_threshold)
+        self.iou_threshold = _fraction("iou_threshold", iou_threshold, self.iou_threshold)
+        check_count("max_faces", max_faces)
+        self.max_faces = self.max_faces if max_faces is None else max_faces
 
     def detect(self, image: Any, *, color: ColorOrder = "rgb") -> Detections:
         """Find the faces of one image.

@@ -14,9 +14,17 @@ from numpy.typing import NDArray
 from . import _core
 from .errors import ExportError
 from .face import Face
-from .gltf import GltfNode, write_glb
+from .files import atomic_write_all
+from .gltf import GltfNode, encode_glb
 from .image import ColorOrder, encode_image, load_image
-from .mesh_files import MeshPart, merge_meshes, to_y_up, write_obj_parts, write_ply, write_stl
+from .mesh_files import (
+    MeshPart,
+    encode_obj_parts,
+    encode_ply,
+    encode_stl,
+    merge_meshes,
+    to_y_up,
+)
 from .pack import CENTIMETRES
 from .rendering import vertex_colors
 from .textures import mesh_texture
@@ -28,6 +36,8 @@ TextureFormat: TypeAlias = Literal["png", "jpeg"]
 """How a texture is stored: without loss, or in a tenth of the size."""
 
 DEFAULT_TEXTURE_SIZE = 1024
+
+_Files: TypeAlias = list[tuple[str, bytes]]  # names and contents
 
 
 def save_mesh(
@@ -73,24 +83,52 @@ def save_mesh(
             coordinates, a ``.glb`` of a model without a size, or a file that cannot be written.
         ValueError: for image space without an image, an unknown option, or a size out of range.
     """
-    writer = _WRITERS.get(Path(path).suffix.lower())
-    if writer is None:
-        *others, last = _WRITERS
+    path = Path(path)
+    *sidecars, (_, content) = encode_mesh(
+        path.name,
+        image,
+        faces,
+        space=space,
+        texture_size=texture_size,
+        texture_format=texture_format,
+        color=color,
+    )
+    atomic_write_all([*((path.with_name(name), data) for name, data in sidecars), (path, content)])
+
+
+def encode_mesh(
+    name: str,
+    image: Any,
+    faces: Sequence[Face],
+    *,
+    space: Space | None = None,
+    texture_size: int | None = DEFAULT_TEXTURE_SIZE,
+    texture_format: TextureFormat = "png",
+    color: ColorOrder = "rgb",
+) -> list[tuple[str, bytes]]:
+    """Names and contents of the files that :func:`save_mesh` writes, the named one last.
+
+    Arguments and errors as of :func:`save_mesh`.
+    """
+    path = Path(name)
+    encoder = _ENCODERS.get(path.suffix.lower())
+    if encoder is None:
+        *others, last = _ENCODERS
         raise ExportError(f"{path}: expected a name that ends in {', '.join(others)} or {last}")
     if not faces:
         raise ExportError(f"{path}: expected at least one face, got none")
     if space is None:
         space = "object" if image is None else "image"
-    for name, value, known in (
+    for option, value, known in (
         ("space", space, get_args(Space)),
         ("texture_format", texture_format, get_args(TextureFormat)),
     ):
         if value not in known:
-            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+            raise ValueError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
     if image is None and space == "image":
         raise ValueError('space "image": expected the image as well; or use space="object"')
     pixels = None if image is None else load_image(image, color=color)
-    writer(Path(path), _Scene(pixels, faces, space, texture_size, texture_format))
+    return encoder(path, _Scene(pixels, faces, space, texture_size, texture_format))
 
 
 @dataclass(frozen=True)
@@ -144,21 +182,21 @@ class _Scene:
         )
 
 
-def _write_obj(path: Path, scene: _Scene) -> None:
-    write_obj_parts(
-        path,
+def _encode_obj(path: Path, scene: _Scene) -> _Files:
+    return encode_obj_parts(
+        path.stem,
         [scene.part(path, i, scene.vertices(face)) for i, face in enumerate(scene.faces)],
     )
 
 
-def _write_ply(path: Path, scene: _Scene) -> None:
+def _encode_ply(path: Path, scene: _Scene) -> _Files:
     vertices, triangles, colors = merge_meshes(
         [(scene.vertices(face), face.triangles, scene.colors(face)) for face in scene.faces]
     )
-    write_ply(path, vertices, triangles, colors=colors)
+    return [(path.name, encode_ply(vertices, triangles, colors=colors))]
 
 
-def _write_stl(path: Path, scene: _Scene) -> None:
+def _encode_stl(path: Path, scene: _Scene) -> _Files:
     meshes = []
     for face in scene.faces:
         vertices = scene.vertices(face)
@@ -167,10 +205,10 @@ def _write_stl(path: Path, scene: _Scene) -> None:
             vertices = vertices * np.float32(10 * centimetres)
         meshes.append((vertices, face.triangles, None))
     vertices, triangles, _ = merge_meshes(meshes)
-    write_stl(path, vertices, triangles)
+    return [(path.name, encode_stl(vertices, triangles))]
 
 
-def _write_glb(path: Path, scene: _Scene) -> None:
+def _encode_glb(path: Path, scene: _Scene) -> _Files:
     metres = []
     for face in scene.faces:
         if face.model.centimetres_per_unit is None:
@@ -204,7 +242,7 @@ def _write_glb(path: Path, scene: _Scene) -> None:
                 ),
             )
         )
-    write_glb(path, nodes)
+    return [(path.name, encode_glb(nodes))]
 
 
 def _placement(
@@ -226,9 +264,9 @@ def _placement(
     }
 
 
-_WRITERS: dict[str, Callable[[Path, _Scene], None]] = {
-    ".obj": _write_obj,
-    ".ply": _write_ply,
-    ".glb": _write_glb,
-    ".stl": _write_stl,
+_ENCODERS: dict[str, Callable[[Path, _Scene], _Files]] = {
+    ".obj": _encode_obj,
+    ".ply": _encode_ply,
+    ".glb": _encode_glb,
+    ".stl": _encode_stl,
 }

@@ -53,7 +53,19 @@ class GltfNode:
 
 
 def write_glb(path: str | os.PathLike[str], nodes: Sequence[GltfNode]) -> None:
-    """Write meshes as nodes of the one scene of a GLB file.
+    """Write meshes as nodes of the one scene of a GLB file: see `encode_glb`.
+
+    Raises:
+        TypeError, ValueError: as `encode_glb`.
+        ExportError: as `encode_glb`, or if the file cannot be written.
+    """
+    content = encode_glb(nodes)
+    with atomic_write(path) as stream:
+        stream.write(content)
+
+
+def encode_glb(nodes: Sequence[GltfNode]) -> bytes:
+    """The contents of a GLB file with meshes as nodes of its one scene.
 
     Textures are embedded; materials are matt, and visible from both sides because faces are open
     at the back. Vertex colours become linear, as glTF has them. Names of targets are where
@@ -62,15 +74,12 @@ def write_glb(path: str | os.PathLike[str], nodes: Sequence[GltfNode]) -> None:
     Raises:
         TypeError: for something that is not an array or has a wrong dtype.
         ValueError: for a wrong shape, numbers that are not finite, indices out of range.
-        ExportError: for a mesh without triangles, a file of more than 4 GiB, or one that cannot be
-            written.
+        ExportError: for a mesh without triangles, or a file of more than 4 GiB.
     """
     builder = _Builder()
     for node in nodes:
         builder.add(node)
-    content = builder.content()
-    with atomic_write(path) as stream:
-        stream.write(content)
+    return builder.content()
 
 
 class _Builder:

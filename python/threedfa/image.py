@@ -121,6 +121,19 @@ def load_image(
     return image
 
 
+def encoded_size(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
+    """Height and width of the picture in the bytes of an image file, as stored, from its header
+    alone.
+
+    Raises:
+        ImageError: as `load_image`, for what the header shows.
+    """
+    name = f"image data of {len(data)} bytes"
+    with _open(io.BytesIO(data), name) as picture:
+        _check_size(picture, name, max_pixels)
+        return picture.height, picture.width
+
+
 def save_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
     """Write an RGB image as PNG, JPEG or WebP, by the suffix of the file name.
 
@@ -227,9 +240,14 @@ def _from_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
 
 
 def _from_stream(stream: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    with _open(stream, name) as picture:
+        return _from_pil(picture, name, max_pixels)
+
+
+def _open(stream: BinaryIO, name: str) -> Image.Image:
     try:
         # Reads the header only; the pixels are decoded after their number has been checked.
-        picture = Image.open(stream, formats=FORMATS)
+        return Image.open(stream, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
             f"cannot read {name}: {error}; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS "
@@ -240,11 +258,9 @@ def _from_stream(stream: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uin
             f"cannot read {name}: not an image, damaged, or not in a supported format "
             f"({', '.join(FORMATS)})"
         ) from error
-    with picture:
-        return _from_pil(picture, name, max_pixels)
 
 
-def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
+def _check_size(picture: Image.Image, name: str, max_pixels: int) -> None:
     width, height = picture.size
     if width < 1 or height < 1:
         raise ImageError(f"cannot use {name}: it has {width} x {height} pixels")
@@ -253,6 +269,10 @@ def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> NDArray[np.ui
             f"cannot use {name}: {width} x {height} pixels are more than the limit of "
             f"{max_pixels}; if you trust it, raise max_pixels"
         )
+
+
+def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    _check_size(picture, name, max_pixels)
     try:
         picture.load()
         transposition = _transposition(picture)

@@ -149,9 +149,21 @@ def write_obj_parts(path: str | os.PathLike[str], parts: Sequence[MeshPart]) -> 
         ExportError: if a file cannot be written.
     """
     path = Path(path)
+    *sidecars, (_, content) = encode_obj_parts(path.stem, parts)
+    atomic_write_all([*((path.with_name(name), data) for name, data in sidecars), (path, content)])
+
+
+def encode_obj_parts(stem: str, parts: Sequence[MeshPart]) -> list[tuple[str, bytes]]:
+    """Names and contents of the files that :func:`write_obj_parts` writes for ``STEM.obj``, which
+    is the last.
+
+    Raises:
+        TypeError, ValueError: as :func:`write_obj_parts`.
+    """
     parts = [part.checked() for part in parts]
-    stem = re.sub(r"[^\w.+-]", "_", path.stem)
-    sidecars: list[tuple[Path, bytes]] = []
+    obj_name = f"{stem}.obj"
+    stem = re.sub(r"[^\w.+-]", "_", stem)
+    sidecars: list[tuple[str, bytes]] = []
     library: list[str] = []
     text: list[str] = []
     starts = {"v": 1, "vt": 1, "vn": 1}
@@ -160,16 +172,16 @@ def write_obj_parts(path: str | os.PathLike[str], parts: Sequence[MeshPart]) -> 
             text.append(f"o {part.name}\ng {part.name}\n")
         if part.texture is not None:
             picture = f"{stem}_{part.name}.{'png' if part.texture_format == 'png' else 'jpg'}"
-            sidecars.append((path.with_name(picture), part.texture))
+            sidecars.append((picture, part.texture))
             library.append(
                 f"newmtl {part.name}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture}\n"
             )
             text.append(f"usemtl {part.name}\n")
         text.append(_obj_rows(part, starts))
     if library:
-        sidecars.append((path.with_name(f"{stem}.mtl"), "\n".join(library).encode()))
+        sidecars.append((f"{stem}.mtl", "\n".join(library).encode()))
         text.insert(0, f"mtllib {stem}.mtl\n")
-    atomic_write_all([*sidecars, (path, "".join(text).encode())])
+    return [*sidecars, (obj_name, "".join(text).encode())]
 
 
 def _obj_rows(part: MeshPart, starts: dict[str, int]) -> str:
@@ -219,6 +231,19 @@ def write_ply(
         ValueError: for a wrong shape, coordinates that are not finite, indices out of range.
         ExportError: if the file cannot be written.
     """
+    encoded = encode_ply(vertices, triangles, colors=colors, binary=binary)
+    with atomic_write(path) as stream:
+        stream.write(encoded)
+
+
+def encode_ply(
+    vertices: NDArray[np.float32],
+    triangles: NDArray[np.int32],
+    *,
+    colors: NDArray[np.uint8] | None = None,
+    binary: bool = True,
+) -> bytes:
+    """The contents of the file that :func:`write_ply` writes; arguments and errors as there."""
     vertices, triangles, colors = _check_mesh(vertices, triangles, colors)
     lines = [
         "ply",
@@ -232,8 +257,7 @@ def write_ply(
     ]
     header = "".join(f"{line}\n" for line in lines).encode("ascii")
     body = _ply_binary if binary else _ply_ascii
-    with atomic_write(path) as stream:
-        stream.write(header + body(vertices, triangles, colors))
+    return header + body(vertices, triangles, colors)
 
 
 def write_stl(
@@ -253,6 +277,13 @@ def write_stl(
         ValueError: for a wrong shape, coordinates that are not finite, indices out of range.
         ExportError: if the file cannot be written.
     """
+    encoded = encode_stl(vertices, triangles)
+    with atomic_write(path) as stream:
+        stream.write(encoded)
+
+
+def encode_stl(vertices: NDArray[np.float32], triangles: NDArray[np.int32]) -> bytes:
+    """The contents of the file that :func:`write_stl` writes; arguments and errors as there."""
     vertices, triangles, _ = _check_mesh(vertices, triangles, None)
     facets = np.zeros(
         len(triangles), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")]
@@ -265,8 +296,8 @@ def write_stl(
     facets["normal"] = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
     # The header must not start with "solid", which would make it a text file.
     header = b"binary STL".ljust(80) + np.uint32(len(triangles)).astype("<u4").tobytes()
-    with atomic_write(path) as stream:
-        stream.write(header + facets.tobytes())
+    content: bytes = header + facets.tobytes()
+    return content
 
 
 def _ply_binary(

@@ -16,7 +16,9 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .face import Face
 from .files import atomic_write
+from .model import MorphableModel
 
 SCHEMA_VERSION: Final = 1
 """Goes up when a reader of the JSON files has to change; new fields alone do not raise it."""
@@ -81,10 +83,11 @@ def faces_to_dict(
     name: str | os.PathLike[str] | None = None,
     landmark_sets: Sequence[str] = (),
     blendshapes: bool = False,
+    vertices: bool = False,
 ) -> dict[str, Any]:
     """One image's faces as a dictionary of numbers, strings, lists and dictionaries for JSON.
 
-    Its fields are those of ``schemas/result.schema.json``; dense vertices are not among them.
+    Its fields are those of ``schemas/result.schema.json``.
 
     Args:
         image_size: (height, width) in pixels.
@@ -92,6 +95,7 @@ def faces_to_dict(
         name: the image's name or path, if it has one.
         landmark_sets: sets to give beside the 68 landmarks, by their names.
         blendshapes: whether to give ARKit's blend shapes, too.
+        vertices: whether to give the dense vertices, too.
 
     Raises:
         PackError: if the pack lacks a landmark set or ARKit's names of its expressions.
@@ -106,8 +110,25 @@ def faces_to_dict(
             "height": int(height),
             "width": int(width),
         },
-        "faces": [_face_to_dict(face, landmark_sets, blendshapes) for face in faces],
+        "faces": [_face_to_dict(face, landmark_sets, blendshapes, vertices) for face in faces],
     }
+
+
+def faces_from_dict(entry: Mapping[str, Any], model: MorphableModel) -> list[Face]:
+    """The faces of an entry that `faces_to_dict` made, with the same values.
+
+    Args:
+        entry: as read from JSON.
+        model: that of the pack that found the faces.
+
+    Raises:
+        ValueError: if the entry is of another version, a field is missing or of a wrong shape, or
+            the model has another number of parameters.
+    """
+    version = entry.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema_version: expected {SCHEMA_VERSION}, got {version!r}")
+    return [_face_from_dict(fields, model) for fields in entry.get("faces", ())]
 
 
 def write_json(
@@ -211,7 +232,19 @@ def write_npz(
     *,
     landmark_sets: Sequence[str] = (),
 ) -> None:
-    """Write the faces of one image as arrays, for ``numpy.load(path, allow_pickle=False)``.
+    """Write the faces of one image as arrays: see `encode_npz`.
+
+    Raises:
+        PackError, ValueError: as `encode_npz`.
+        ExportError: if the file cannot be written.
+    """
+    encoded = encode_npz(faces, landmark_sets=landmark_sets)
+    with atomic_write(path) as stream:
+        stream.write(encoded)
+
+
+def encode_npz(faces: Sequence[FaceFields], *, landmark_sets: Sequence[str] = ()) -> bytes:
+    """The faces of one image as a file of arrays, for ``numpy.load(path, allow_pickle=False)``.
 
     With N faces of one model: ``bbox (N, 4)``, ``score (N,)``, ``roi (N, 4)`` float64, ``params
     (N, P)``, ``landmarks (N, 68, 3)``, ``vertices (N, V, 3)``, ``triangles (T, 3)`` int32, ``yaw``,
@@ -224,7 +257,6 @@ def write_npz(
         PackError: if the pack lacks a landmark set.
         ValueError: if a value is not finite, an array has a wrong shape, the faces are not of one
             model, or a landmark set of that name is not known or has the name of another array.
-        ExportError: if the file cannot be written.
     """
     poses = [face.pose for face in faces]
     arrays: dict[str, Any] = {
@@ -252,8 +284,7 @@ def write_npz(
         arrays[name] = _stack(name, [face.landmarks_in(name) for face in faces], (None, 3))
     encoded = io.BytesIO()
     np.savez_compressed(encoded, **arrays)
-    with atomic_write(path) as stream:
-        stream.write(encoded.getbuffer())
+    return encoded.getvalue()
 
 
 def _json_lines(
@@ -272,7 +303,7 @@ def _json_lines(
 
 
 def _face_to_dict(
-    face: FaceFields, landmark_sets: Sequence[str], blendshapes: bool
+    face: FaceFields, landmark_sets: Sequence[str], blendshapes: bool, vertices: bool
 ) -> dict[str, Any]:
     pose = face.pose
     fields = {
@@ -300,7 +331,28 @@ def _face_to_dict(
         fields["blendshapes"] = {
             name: _numbers(name, weight, ()) for name, weight in face.blendshapes.items()
         }
+    if vertices:
+        fields["vertices"] = _numbers("vertices", face.vertices, (None, 3))
     return fields
+
+
+def _face_from_dict(fields: Mapping[str, Any], model: MorphableModel) -> Face:
+    def array(name: str, dtype: type[np.floating[Any]], shape: tuple[int, ...]) -> NDArray[Any]:
+        if name not in fields:
+            raise ValueError(f"expected a face with {name}, got {', '.join(fields)}")
+        values = np.asarray(fields[name], dtype)
+        if values.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {values.shape}")
+        return values
+
+    return Face(
+        bbox=array("bbox", np.float32, (4,)),
+        score=float(array("score", np.float32, ())),
+        roi=array("roi", np.float64, (4,)),
+        params=array("params", np.float32, (model.param_count,)),
+        landmarks=array("landmarks", np.float32, (_LANDMARKS, 3)),
+        model=model,
+    )
 
 
 def _numbers(name: str, values: Any, shape: tuple[int | None, ...]) -> Any:

@@ -53,7 +53,18 @@ EXPORTED = {
 }
 OPS = {"Raster", "decode_boxes", "nms", "prior_boxes", "rasterize", "vertex_normals"}
 COMPAT = {"FaceBoxes_ONNX", "Instance", "TDDFA_ONNX"}
-OPTIONAL = {"torch": "backend_torch"}  # what only an extra installs, and who may import it
+# What only an extra installs, and the modules that need it.
+OPTIONAL = {
+    "torch": ("threedfa.backend_torch",),
+    "fastapi": tuple(
+        f"threedfa.web.{name}"
+        for name in (
+            *("access", "answers", "app", "batching", "capacity", "command", "gate", "legacy"),
+            *("metrics", "pictures", "problems", "routes", "service"),
+        )
+    ),
+}
+WEB = ("httpx", "multipart", "prometheus_client", "starlette", "uvicorn")
 
 WATCHED_IMPORT = """
 import json, os, sys, threading
@@ -150,8 +161,9 @@ def test_import_loads_nothing_heavy(imported: dict[str, Any]) -> None:
 
 def test_no_module_needs_what_only_an_extra_installs() -> None:
     """Each module imports where the optional packages are absent."""
-    blocked = dict.fromkeys((*OPTIONAL, "fastapi", "supervision", "scipy", "matplotlib"))
-    modules = [name for name in module_names() if name.rpartition(".")[2] not in OPTIONAL.values()]
+    blocked = dict.fromkeys((*OPTIONAL, *WEB, "supervision", "scipy", "matplotlib"))
+    optional = {name for modules in OPTIONAL.values() for name in modules}
+    modules = [name for name in module_names() if name not in optional]
     program = f"import sys; sys.modules.update({blocked!r})\n"
     program += "\n".join(f"import {name}" for name in modules)
     run_python(program, "-W", "error")
@@ -209,7 +221,7 @@ def module_names() -> list[str]:
 
 def modules() -> Iterator[ModuleType]:
     for name in module_names():
-        if name.rpartition(".")[2] in OPTIONAL.values() and not all(map(find_spec, OPTIONAL)):
+        if any(name in optional and not find_spec(extra) for extra, optional in OPTIONAL.items()):
             continue
         if name != "threedfa._core":
             yield import_module(name)

@@ -135,7 +135,7 @@ async function showSurface() {
 
 async function download(kind) {
   const { abort, face, picture, result } = session;
-  const stem = (picture.name ?? "camera").replace(/\.[^.]*$/, "");
+  const stem = picture.name.replace(/\.[^.]*$/, "");
   const files = {
     glb: ["glb", () => meshOf(face)],
     ply: ["ply", () => server.mesh(picture, face, "ply", abort.signal)],

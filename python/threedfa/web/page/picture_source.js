@@ -3,7 +3,7 @@
 const byId = (id) => document.getElementById(id);
 
 /**
- * @param {(picture: Blob) => void} onPicture
+ * @param {(picture: File) => void} onPicture
  * @param {(message: string) => void} onProblem
  */
 export function watchSources(onPicture, onProblem) {
@@ -79,5 +79,8 @@ function frameOf(video) {
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
   canvas.getContext("2d").drawImage(video, 0, 0);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.95));
+  return new Promise((resolve) => {
+    const type = "image/jpeg";
+    canvas.toBlob((content) => resolve(new File([content], "camera.jpg", { type })), type, 0.95);
+  });
 }

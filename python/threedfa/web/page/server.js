@@ -1,5 +1,5 @@
 // Requests to the server that this page comes from. It stores no pictures, so each request carries
-// its own.
+// its own, a File.
 
 /** What the server or the network answered instead of a result; the message is for people. */
 export class ServerError extends Error {
@@ -19,7 +19,7 @@ export function useKey(key) {
 /** The faces of a picture, as in the project's JSON results. */
 export async function align(picture, signal) {
   const response = await post("align", picture, signal);
-  return (await response.json()).results[0];
+  return (await response.json())[0];
 }
 
 /** The picture with an overlay, as a Blob; modes as in threedfa.render. */
@@ -39,7 +39,7 @@ export async function texture(picture, face, signal) {
 
 async function post(route, picture, signal) {
   const body = new FormData();
-  body.append("image", picture, "picture");
+  body.append("image", picture);
   const headers = apiKey ? { Authorization: `Bearer ${apiKey}` } : {};
   let response;
   try {

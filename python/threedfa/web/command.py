@@ -1,0 +1,55 @@
+"""``threedfa serve``."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from ..pack import Pack
+from .app import create_app
+from .settings import settings_of
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Answer requests until the process is told to stop; then finish those that run.
+
+    With several workers, each process has packs, a queue and metrics of its own.
+
+    Args:
+        options: those of :func:`threedfa.web.settings.add_serve_options`.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SettingsError: for settings that cannot be.
+        PackError, BackendError, ValueError: as :class:`threedfa.FaceAnalyzer`.
+    """
+    settings = settings_of(options)
+    create = functools.partial(create_app, settings)
+    workers = options.workers
+    if workers > 1:
+        for pack in settings.packs:  # rather than once in each worker
+            Pack.load(pack)
+    config = uvicorn.Config(
+        create if workers > 1 else create(),
+        factory=workers > 1,
+        host=options.host,
+        port=options.port,
+        workers=workers,
+        loop="asyncio",
+        ws="none",
+        server_header=False,
+        proxy_headers=bool(options.trusted_proxies),
+        forwarded_allow_ips=options.trusted_proxies,
+        timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
+    )
+    server = uvicorn.Server(config)
+    if workers > 1:
+        Multiprocess(config, [config.bind_socket()]).run()
+        return 0
+    server.run()
+    return 0 if server.started else 1

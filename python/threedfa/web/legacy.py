@@ -1,0 +1,236 @@
+"""The routes of ThreeDFA's server, for its clients."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, Path, Query
+from numpy.typing import NDArray
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .. import compat
+from ..face import Face
+from .access import check_key, count_client
+from .answers import ZIP, encode_picture, json_answer, zip_answer
+from .pictures import MULTIPART, Upload, decode_base64, files_in, media_type, read_form
+from .problems import Problem
+from .routes import PROBLEMS
+from .service import Options, Scene, Service, ServiceState
+
+_SCORE: Final = 0.85  # of ThreeDFA's detector
+_THRESHOLD: Final = re.compile(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*")
+_COLOR: Final = re.compile(r"#?([0-9A-Fa-f]{6})")
+
+router = APIRouter(
+    tags=["ThreeDFA's routes"],
+    dependencies=[Depends(check_key), Depends(count_client)],
+    default_response_class=Response,
+)
+
+
+@dataclass(frozen=True)
+class _Query:
+    """What all of the routes take."""
+
+    size_threshold: Annotated[
+        str, Query(description="Width, height: faces that are smaller are left out.")
+    ] = "64,64"
+    return_original: Annotated[
+        bool, Query(description="The picture as base64 in original_img.")
+    ] = False
+    convert_to_int: Annotated[
+        bool, Query(description="Whole pixels; landmarks as (68, 2) instead of (3, 68).")
+    ] = False
+
+    def keeps(self, face: Face) -> bool:
+        """Whether a face is large enough."""
+        match = _THRESHOLD.fullmatch(self.size_threshold)
+        if match is None:
+            raise Problem(
+                422, f"size_threshold: expected WIDTH,HEIGHT, got {self.size_threshold!r}"
+            )
+        width, height = face.bbox[2:] - face.bbox[:2]
+        return bool(width >= int(match[1]) and height >= int(match[2]))
+
+
+_LegacyQuery = Annotated[_Query, Depends()]
+
+
+def _body(field: str, **schema: str) -> dict[str, Any]:
+    content = {
+        "schema": {
+            "type": "object",
+            "required": [field],
+            "properties": {field: {"type": "string", **schema}},
+        }
+    }
+    return {"requestBody": {"required": True, "content": {MULTIPART: content}}}
+
+
+_FILE: Final = _body("bin_image", format="binary")
+
+
+def _answers(kind: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": "As ThreeDFA's.", "content": {kind: {}}}, **PROBLEMS}
+
+
+@router.post("/detect", openapi_extra=_FILE, responses=_answers("application/json"))
+async def detect(request: Request, query: _LegacyQuery, service: ServiceState) -> Response:
+    """Boxes and landmarks of the picture in the field ``bin_image``."""
+    upload = await _file(request, service)
+    return await _describe(request, query, service, upload)
+
+
+@router.post(
+    "/b64/detect",
+    openapi_extra=_body("b64_image", format="byte"),
+    responses=_answers("application/json"),
+)
+async def b64_detect(request: Request, query: _LegacyQuery, service: ServiceState) -> Response:
+    """The same of the base64 text in the field ``b64_image``."""
+    text = (await _form(request, service)).get("b64_image")
+    if text is None or isinstance(text, UploadFile):
+        raise Problem(400, "expected the form field b64_image with a picture as base64")
+    upload = Upload(None, await service.in_thread(lambda: decode_base64(text)))
+    return await _describe(request, query, service, upload)
+
+
+@router.post("/detect/crop", openapi_extra=_FILE, responses=_answers(ZIP))
+async def crop(request: Request, query: _LegacyQuery, service: ServiceState) -> Response:
+    """The boxes of the picture, cut out: a zip of ``0.png``, ``1.png``, …"""
+
+    def cut(scene: Scene) -> Response:
+        crops = (_cut(scene.image, face) for face in scene.faces)
+        files = [encode_picture(str(i), picture, "png") for i, picture in enumerate(crops)]
+        return zip_answer(files, "crops")
+
+    return await _picture(request, query, service, cut)
+
+
+@router.post("/detect/overlay", openapi_extra=_FILE, responses=_answers("image/png"))
+async def overlay(
+    request: Request,
+    query: _LegacyQuery,
+    service: ServiceState,
+    dot_color: Annotated[str, Query(pattern=f"^{_COLOR.pattern}$")] = "#00FF80",
+) -> Response:
+    """The picture with the landmarks drawn over it."""
+    color = bytes.fromhex(dot_color.lstrip("#"))
+
+    def draw(scene: Scene) -> Response:
+        drawn = scene.image
+        for face in scene.faces:
+            drawn = compat.FaceUtils.cv_draw_landmark(
+                drawn, face.landmarks.T, dot_color=(color[0], color[1], color[2])
+            )
+        return _png(drawn)
+
+    return await _picture(request, query, service, draw)
+
+
+@router.post("/detect/dense/{mode}", openapi_extra=_FILE, responses=_answers("image/png"))
+async def dense(
+    request: Request,
+    query: _LegacyQuery,
+    service: ServiceState,
+    mode: Annotated[Literal["base", "depth", "pncc", "uvtex"], Path()],
+) -> Response:
+    """The picture with lit meshes, depth or PNCC over it; or textures side by side."""
+
+    def draw(scene: Scene) -> Response:
+        model = service.analyzer(None).model
+        meshes = [face.vertices.T for face in scene.faces]
+        triangles = np.ascontiguousarray(model.triangles[:, ::-1])  # ThreeDFA's are clockwise
+        if mode == "uvtex" and not meshes:
+            raise Problem(422, "expected a picture with a face, found none")
+        painters: dict[str, Callable[[], NDArray[np.uint8]]] = {
+            "base": lambda: compat.render(scene.image, meshes, triangles),
+            "depth": lambda: compat.depth(scene.image, meshes, triangles),
+            "pncc": lambda: compat.pncc(scene.image, meshes, triangles, model=model),
+            "uvtex": lambda: compat.uv_tex(scene.image, meshes, triangles, model=model),
+        }
+        return _png(painters[mode]())
+
+    return await _picture(request, query, service, draw)
+
+
+async def _form(request: Request, service: Service) -> Any:
+    kind = media_type(request)
+    if kind == MULTIPART:
+        return await read_form(request, service.limits)
+    if kind == "application/x-www-form-urlencoded":
+        return await request.form(max_part_size=service.limits.upload_bytes)
+    raise Problem(415, f"expected a body of {MULTIPART}, got {kind or 'none'}")
+
+
+async def _file(request: Request, service: Service) -> Upload:
+    uploads = await files_in(await _form(request, service), "bin_image")
+    if len(uploads) > 1:
+        raise Problem(400, f"bin_image: expected one picture, got {len(uploads)}")
+    return uploads[0]
+
+
+async def _scene(request: Request, query: _Query, service: Service, upload: Upload) -> Scene:
+    """The picture with those of its faces that ThreeDFA would have kept."""
+    options = Options(score_threshold=_SCORE)
+    (scene,) = await service.analyze(request, [upload], options)
+    return Scene(scene.name, scene.image, [face for face in scene.faces if query.keeps(face)])
+
+
+async def _picture(
+    request: Request, query: _Query, service: Service, make: Callable[[Scene], Response]
+) -> Response:
+    scene = await _scene(request, query, service, await _file(request, service))
+    return await service.encode(lambda: make(scene))
+
+
+async def _describe(request: Request, query: _Query, service: Service, upload: Upload) -> Response:
+    scene = await _scene(request, query, service, upload)
+
+    def answer() -> Response:
+        original = base64.b64encode(upload.content).decode() if query.return_original else None
+        return json_answer(
+            {
+                "timestamp": int(time.time()),
+                "faces_detected": len(scene.faces),
+                "bounding_boxes": [
+                    (face.bbox.astype(int) if query.convert_to_int else face.bbox).tolist()
+                    for face in scene.faces
+                ],
+                "landmarks": [_landmarks(face, query.convert_to_int) for face in scene.faces],
+                "original_img": original,
+                "filename": upload.name,
+            }
+        )
+
+    return await service.encode(answer)
+
+
+def _landmarks(face: Face, whole: bool) -> Sequence[Any]:
+    """ThreeDFA's shapes: whole pixels (68, 2), or (3, 68) with z from the farthest landmark."""
+    if whole:
+        pixels: list[Any] = np.rint(face.landmarks[:, :2]).astype(int).tolist()
+        return pixels
+    points = face.landmarks - np.array([0, 0, face.landmarks[:, 2].min()], np.float32)
+    rows: list[Any] = points.T.tolist()
+    return rows
+
+
+def _cut(image: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
+    """The part of the picture in a face's box; at least one pixel of it."""
+    height, width = image.shape[:2]
+    left, top, right, bottom = face.bbox.astype(int).tolist()
+    left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
+    return image[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+
+def _png(picture: NDArray[np.uint8]) -> Response:
+    return Response(encode_picture("overlay", picture, "png")[1], media_type="image/png")

@@ -1,0 +1,179 @@
+"""Pictures out of requests: multipart forms, or base64 in JSON. Nothing touches the disk."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from ..errors import ImageError
+from ..image import encoded_size, load_image
+from .problems import Problem
+from .settings import Limits
+
+MULTIPART: Final = "multipart/form-data"
+JSON: Final = "application/json"
+
+_FIELDS: Final = 16  # of a form that are not files
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An encoded picture and the file name that the client gave, which is for answers only."""
+
+    name: str | None
+    content: bytes
+
+    def pixels(self, limits: Limits) -> int:
+        """Their number, from the header alone.
+
+        Raises:
+            Problem: 413 if there are too many.
+            ImageError: if it is no picture.
+        """
+        height, width = encoded_size(self.content)
+        if height * width > limits.pixels:
+            raise Problem(
+                413, f"expected at most {limits.pixels} pixels in a picture, got {width} x {height}"
+            )
+        return height * width
+
+    def decode(self) -> NDArray[np.uint8]:
+        """The picture.
+
+        Raises:
+            ImageError: if it cannot be decoded.
+        """
+        return load_image(self.content)
+
+
+def media_type(request: Request) -> str:
+    """What the body claims to be, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_form(request: Request, limits: Limits) -> FormData:
+    """A multipart form; its files stay in memory.
+
+    Raises:
+        Problem: if it is malformed or cut off, or has too many parts.
+    """
+    parser = _Parser(
+        request.headers,
+        request.stream(),
+        max_files=limits.files,
+        max_fields=_FIELDS,
+        max_part_size=limits.upload_bytes,
+    )
+    parser.spool_max_size = limits.upload_bytes + 1
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Problem(413 if "Too many" in error.message else 400, error.message) from error
+    if not parser.complete:
+        raise Problem(400, "expected a whole multipart body, got one that is cut off")
+    return form
+
+
+async def files_in(form: FormData, field: str) -> list[Upload]:
+    """The pictures of a form's field.
+
+    Raises:
+        Problem: if there are none, one is empty or no file, or a file name is none.
+    """
+    uploads = []
+    for value in form.getlist(field):
+        if not isinstance(value, UploadFile):
+            raise Problem(400, f"{field}: expected a file with a file name, got text")
+        if "\0" in (value.filename or ""):
+            raise Problem(400, f"{field}: expected a file name without null characters")
+        uploads.append(Upload(value.filename or None, await value.read()))
+    if not uploads:
+        found = ", ".join(sorted(form)) or "none"
+        raise Problem(400, f"expected a picture in the field {field!r}, got the fields: {found}")
+    return uploads
+
+
+def images_in(body: bytes, limits: Limits) -> list[Upload]:
+    """The pictures of ``{"images": ["base64", ...]}``.
+
+    Raises:
+        Problem: if the body is anything else, or has too many pictures.
+    """
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"expected JSON: {error}") from error
+    images = document.get("images") if isinstance(document, dict) else None
+    if not isinstance(images, list) or not images:
+        raise Problem(400, 'expected {"images": ["base64 of a picture", ...]}')
+    if len(images) > limits.files:
+        raise Problem(413, f"images: expected at most {limits.files}, got {len(images)}")
+    return [Upload(None, decode_base64(image)) for image in images]
+
+
+def decode_base64(text: object) -> bytes:
+    """The bytes of a base64 text, which may be a ``data:`` URL.
+
+    Raises:
+        Problem: if it is none.
+    """
+    if not isinstance(text, str):
+        raise Problem(400, f"expected a picture as base64 text, got {type(text).__name__}")
+    encoded = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Problem(400, f"expected a picture as base64: {error}") from error
+
+
+def check_pictures(uploads: Sequence[Upload], limits: Limits) -> int:
+    """Pixels of all.
+
+    Raises:
+        Problem: naming the picture that is none or is too large.
+    """
+    total = 0
+    for number, upload in enumerate(uploads):
+        try:
+            total += upload.pixels(limits)
+        except ImageError as error:
+            raise Problem(422, f"picture {number}: {error}") from error
+        except Problem as error:
+            raise Problem(error.status, f"picture {number}: {error.detail}") from error
+    return total
+
+
+class _Parser(MultiPartParser):
+    """Starlette's, which knows whether it has seen the end."""
+
+    def __init__(
+        self,
+        headers: Headers,
+        stream: AsyncGenerator[bytes, None],
+        *,
+        max_files: int,
+        max_fields: int,
+        max_part_size: int,
+    ) -> None:
+        super().__init__(
+            headers,
+            stream,
+            max_files=max_files,
+            max_fields=max_fields,
+            max_part_size=max_part_size,
+        )
+        self.complete = False
+
+    def on_end(self) -> None:
+        """Called at the last boundary."""
+        self.complete = True

@@ -1,0 +1,441 @@
+"""The API under ``/v1``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .. import __version__
+from ..export import DEFAULT_TEXTURE_SIZE, Space, encode_mesh
+from ..landmark_sets import table_named
+from ..rendering import Mode, render
+from ..textures import Fill, uv_texture
+from .access import check_key, count_client
+from .answers import (
+    BINARY,
+    MESHES,
+    NPZ,
+    ZIP,
+    MeshFormat,
+    Named,
+    PictureFormat,
+    encode_picture,
+    faces_binary,
+    faces_json,
+    faces_npz,
+    file_answer,
+    json_answer,
+    picture_type,
+    zip_answer,
+)
+from .metrics import CONTENT_TYPE
+from .pictures import JSON, MULTIPART
+from .problems import Problem
+from .service import Options, OptionsQuery, Scene, Service, ServiceState
+
+_LARGEST_TEXTURE: Final = 2048
+_LARGEST_CROP: Final = 1024
+
+_PICTURES: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "One or several pictures (PNG, JPEG, WebP, BMP, TIFF, GIF or PNM files).",
+        "content": {
+            MULTIPART: {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                    },
+                }
+            },
+            JSON: {
+                "schema": {
+                    "type": "object",
+                    "required": ["images"],
+                    "properties": {
+                        "images": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "byte"},
+                        }
+                    },
+                },
+                "example": {
+                    "images": ["iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4n"]
+                },
+            },
+        },
+    }
+}
+_PROBLEM: Final = {
+    "application/problem+json": {
+        "schema": {
+            "type": "object",
+            "properties": {
+                "type": {"type": "string"},
+                "title": {"type": "string"},
+                "status": {"type": "integer"},
+                "detail": {"type": "string"},
+            },
+        },
+        "example": {
+            "type": "about:blank",
+            "title": "Unprocessable Content",
+            "status": 422,
+            "detail": "picture 0: cannot read image data of 12 bytes: not an image, damaged, ...",
+        },
+    }
+}
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "A malformed body", "content": _PROBLEM},
+    401: {"description": "No API key, where one is needed", "content": _PROBLEM},
+    408: {"description": "A body that does not come to its end in time", "content": _PROBLEM},
+    413: {"description": "Too many bytes, pixels or pictures", "content": _PROBLEM},
+    415: {"description": "A body of another kind", "content": _PROBLEM},
+    422: {"description": "No picture, or an option that cannot be", "content": _PROBLEM},
+    429: {"description": "Too many requests of this client at once", "content": _PROBLEM},
+    503: {"description": "A full queue, or no answer in time", "content": _PROBLEM},
+}
+_BOXES_EXAMPLE: Final = [
+    {
+        "schema_version": 1,
+        "image": {"name": "photo.jpg", "height": 480, "width": 640},
+        "faces": [{"bbox": [210.5, 102.25, 330.0, 251.5], "score": 0.99}],
+    }
+]
+_FACES_EXAMPLE: Final = [
+    {
+        "schema_version": 1,
+        "image": {"name": "photo.jpg", "height": 480, "width": 640},
+        "faces": [
+            {
+                "bbox": [210.5, 102.25, 330.0, 251.5],
+                "score": 0.99,
+                "roi": [171.0, 86.0, 383.0, 298.0],
+                "pose": {"yaw": -12.5, "pitch": 3.25, "roll": 1.0, "scale": 0.0004},
+                "landmarks": [[214.3, 160.1, -55.0]],
+                "blendshapes": {"jawOpen": 0.12},
+            }
+        ],
+    }
+]
+
+health = APIRouter(prefix="/v1", tags=["server"])
+router = APIRouter(prefix="/v1", dependencies=[Depends(check_key)])
+_limited = [Depends(count_client)]
+
+_FaceQuery = Annotated[
+    int | None, Query(ge=0, description="The number of one face; all if not given.")
+]
+_LandmarksQuery = Annotated[
+    str | None, Query(description="Another set of landmarks, such as mediapipe468.")
+]
+_FormatQuery = Annotated[PictureFormat, Query(description="Of the picture.")]
+
+
+def _answers(description: str, *kinds: str, example: Any = None) -> dict[int | str, Any]:
+    """What a route's answers look like, for the schema."""
+    content: dict[str, Any] = {kind: {} for kind in kinds}
+    if example is not None:
+        content[kinds[0]] = {"example": example}
+    return {200: {"description": description, "content": content}, **PROBLEMS}
+
+
+_BYTES: Final[dict[str, Any]] = {"response_class": Response, "openapi_extra": _PICTURES}
+
+
+@router.post(
+    "/detect",
+    tags=["faces"],
+    dependencies=_limited,
+    responses=_answers("Boxes and scores of each picture.", JSON, example=_BOXES_EXAMPLE),
+    **_BYTES,
+)
+async def detect(request: Request, options: OptionsQuery, service: ServiceState) -> Response:
+    """Find faces: boxes and scores, best first."""
+    found = await service.detect(request, await service.uploads(request), options)
+    return json_answer(
+        [
+            {
+                "schema_version": 1,
+                "image": {"name": upload.name, "height": height, "width": width},
+                "faces": [
+                    {"bbox": [float(str(x)) for x in box], "score": float(str(score))}
+                    for box, score in zip(boxes.xyxy, boxes.confidence, strict=True)
+                ],
+            }
+            for upload, (height, width), boxes in found
+        ]
+    )
+
+
+@router.post(
+    "/align",
+    tags=["faces"],
+    dependencies=_limited,
+    responses=_answers(
+        "The faces of each picture.", JSON, NPZ, BINARY, ZIP, example=_FACES_EXAMPLE
+    ),
+    **_BYTES,
+)
+async def align(
+    request: Request,
+    options: OptionsQuery,
+    service: ServiceState,
+    landmarks: _LandmarksQuery = None,
+    vertices: Annotated[bool, Query(description="Dense vertices in the JSON, too.")] = False,
+    format: Annotated[
+        str,
+        Query(
+            pattern="^(json|npz|binary)$",
+            description="json: the document of `threedfa image --json`; npz: arrays, a file for "
+            "each picture; binary: dense vertices of all faces, float32 little-endian, their shape "
+            "in the header X-Threedfa-Shape, faces of each picture in X-Threedfa-Faces.",
+        ),
+    ] = "json",
+) -> Response:
+    """Find and align faces: boxes, landmarks, pose, parameters, blend shapes, dense vertices."""
+    sets = _landmark_sets(service, options, landmarks)
+    scenes = await service.analyze(request, await service.uploads(request), options)
+    if format == "npz":
+        return await service.encode(lambda: faces_npz(scenes, sets))
+    if format == "binary":
+        return await service.encode(lambda: faces_binary(scenes))
+    return await service.encode(lambda: faces_json(scenes, sets, vertices))
+
+
+@router.post(
+    "/render/{mode}",
+    tags=["pictures"],
+    dependencies=_limited,
+    responses=_answers(
+        "The picture with its faces drawn over it; of several pictures a zip.",
+        *("image/png", "image/jpeg", "image/webp", ZIP),
+    ),
+    **_BYTES,
+)
+async def render_faces(
+    request: Request,
+    options: OptionsQuery,
+    service: ServiceState,
+    mode: Annotated[Mode, Path(description="What to draw.")],
+    alpha: Annotated[float | None, Query(ge=0, le=1, description="Opacity.")] = None,
+    landmarks: _LandmarksQuery = None,
+    format: _FormatQuery = "png",
+) -> Response:
+    """Draw the faces over their picture."""
+    landmark_set = (*_landmark_sets(service, options, landmarks), "ibug68")[0]
+
+    def draw(number: int, scene: Scene) -> list[Named]:
+        drawn = render(scene.image, scene.faces, mode, alpha=alpha, landmark_set=landmark_set)
+        return [encode_picture(str(number), drawn, format)]
+
+    return await _files(
+        request,
+        options,
+        service,
+        draw,
+        lambda files: file_answer(files, picture_type(format), mode),
+    )
+
+
+@router.post(
+    "/texture",
+    tags=["pictures"],
+    dependencies=_limited,
+    responses=_answers(
+        "The texture of one face; of several pictures a zip.",
+        *("image/png", "image/jpeg", "image/webp", ZIP),
+    ),
+    **_BYTES,
+)
+async def texture(
+    request: Request,
+    options: OptionsQuery,
+    service: ServiceState,
+    face: Annotated[int, Query(ge=0, description="The number of the face.")] = 0,
+    size: Annotated[int, Query(ge=1, le=_LARGEST_TEXTURE)] = DEFAULT_TEXTURE_SIZE,
+    fill: Annotated[Fill, Query(description="What to show that the picture does not.")] = "mirror",
+    format: _FormatQuery = "png",
+) -> Response:
+    """The skin of a face, laid out by the model's texture coordinates."""
+
+    def lay_out(number: int, scene: Scene) -> list[Named]:
+        skin = uv_texture(scene.image, _chosen(scene, face, number)[0], size=size, fill=fill)
+        return [encode_picture(str(number), skin, format)]
+
+    if service.analyzer(options.pack).model.uv is None:
+        raise Problem(422, "expected a pack whose model has texture coordinates")
+    return await _files(
+        request,
+        options,
+        service,
+        lay_out,
+        lambda files: file_answer(files, picture_type(format), "texture"),
+    )
+
+
+@router.post(
+    "/mesh",
+    tags=["meshes"],
+    dependencies=_limited,
+    responses=_answers("The mesh; OBJ and several pictures as a zip.", *MESHES.values()),
+    **_BYTES,
+)
+async def mesh(
+    request: Request,
+    options: OptionsQuery,
+    service: ServiceState,
+    format: Annotated[
+        MeshFormat,
+        Query(description="glb has texture and expressions as morph targets; obj comes as a zip."),
+    ] = "glb",
+    face: _FaceQuery = None,
+    space: Annotated[
+        Space, Query(description="Where heads stand: as in the picture, or at the origin.")
+    ] = "image",
+    texture_size: Annotated[
+        int,
+        Query(ge=0, le=_LARGEST_TEXTURE, description="0: colours of vertices, not a texture."),
+    ] = DEFAULT_TEXTURE_SIZE,
+) -> Response:
+    """The faces as meshes."""
+
+    def build(number: int, scene: Scene) -> list[Named]:
+        return encode_mesh(
+            f"{number}.{format}",
+            scene.image,
+            _chosen(scene, face, number),
+            space=space,
+            texture_size=texture_size or None,
+        )
+
+    def answer(files: Sequence[Named]) -> Response:
+        return zip_answer(files, "mesh") if format == "obj" else file_answer(files, kind, "mesh")
+
+    kind = MESHES[format]
+    return await _files(request, options, service, build, answer)
+
+
+@router.post(
+    "/crops",
+    tags=["pictures"],
+    dependencies=_limited,
+    responses=_answers("A zip of the pictures PICTURE_FACE.png (or .jpeg, .webp).", ZIP),
+    **_BYTES,
+)
+async def crops(
+    request: Request,
+    options: OptionsQuery,
+    service: ServiceState,
+    size: Annotated[int, Query(ge=1, le=_LARGEST_CROP, description="Side, pixels.")] = 112,
+    format: _FormatQuery = "png",
+) -> Response:
+    """Aligned crops, as recognition networks want them."""
+    _landmark_sets(service, options, "five")
+
+    def cut(number: int, scene: Scene) -> list[Named]:
+        return [
+            encode_picture(f"{number}_{i}", face.aligned_crop(scene.image, size), format)
+            for i, face in enumerate(scene.faces)
+        ]
+
+    return await _files(request, options, service, cut, lambda files: zip_answer(files, "crops"))
+
+
+@router.get(
+    "/packs", tags=["server"], responses={200: {"description": "The packs, default first."}}
+)
+async def packs(service: ServiceState) -> Response:
+    """The packs that this server has, and what they can do."""
+    return json_answer(
+        [
+            {
+                "name": pack.name,
+                "licence": pack.licence,
+                "model_sha256": next(f.sha256 for f in pack.files if f.name == pack.model.file),
+                "vertices": len(service.analyzer(name).model.mean),
+                "landmark_sets": list(service.analyzer(name).model.landmark_sets),
+                "expression_names": list(pack.model.expression_names),
+                "texture": service.analyzer(name).model.uv is not None,
+            }
+            for name, pack in service.packs.items()
+        ]
+    )
+
+
+@router.get(
+    "/metrics",
+    tags=["server"],
+    response_class=Response,
+    responses={200: {"description": "Metrics for Prometheus.", "content": {"text/plain": {}}}},
+)
+async def metrics(service: ServiceState) -> Response:
+    """Requests, latencies by stage, queue, faces and errors of this process."""
+    return Response(service.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+
+@health.get("/healthz", responses={200: {"description": "The server runs."}})
+async def healthz() -> Response:
+    """Whether the process answers at all."""
+    return json_answer({"status": "ok", "version": __version__})
+
+
+@health.get("/readyz", responses={200: {"description": "It works."}, 503: PROBLEMS[503]})
+async def readyz(service: ServiceState) -> Response:
+    """Whether pictures can be sent: the packs are loaded and the networks run."""
+    if not service.batcher.running:
+        raise Problem.retry(503, "the networks do not run")
+    return json_answer({"status": "ready"})
+
+
+async def _files(
+    request: Request,
+    options: Options,
+    service: Service,
+    make: Callable[[int, Scene], list[Named]],
+    answer: Callable[[Sequence[Named]], Response],
+) -> Response:
+    """Analyze the pictures and answer with the files that are made of each of them."""
+    scenes = await service.analyze(request, await service.uploads(request), options)
+    return await service.encode(
+        lambda: answer(
+            [file for number, scene in enumerate(scenes) for file in make(number, scene)]
+        )
+    )
+
+
+def _landmark_sets(service: Service, options: Options, name: str | None) -> list[str]:
+    """A set that a client asks for, which the pack must have, before any picture is read.
+
+    Raises:
+        PackError: if it has not.
+        Problem: if there is no such set.
+    """
+    if name is None:
+        return []
+    try:
+        table_named(service.analyzer(options.pack).model.landmark_sets, name)
+    except ValueError as error:
+        raise Problem(422, str(error)) from error
+    return [name]
+
+
+def _chosen(scene: Scene, face: int | None, number: int) -> Sequence[Any]:
+    """One face of a picture or, for None, all; at least one.
+
+    Raises:
+        Problem: if the picture does not have it.
+    """
+    if len(scene.faces) <= (face or 0):
+        wanted = "at least one face" if face is None else f"a face with the number {face}"
+        raise Problem(
+            422, f"picture {number}: expected {wanted}, found {len(scene.faces)} in the picture"
+        )
+    return scene.faces if face is None else [scene.faces[face]]
