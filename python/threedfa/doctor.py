@@ -14,8 +14,8 @@ import numpy as np
 from . import __version__, _core, ops
 from .analyzer import FaceAnalyzer
 from .backend_onnxruntime import available_providers
+from .cpus import available_cpus
 from .errors import ThreedfaError
-from .networks import available_cpus
 from .pack import list_packs, verify_pack
 from .priors import PriorConfig
 

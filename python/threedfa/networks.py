@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -37,7 +36,7 @@ def open_network(
         backend: what runs it: ``"onnxruntime"``, or ``"torch"`` (extra ``[torch]``).
         providers: ONNX Runtime execution providers by name, best first (``None``: the CPU), or
             torch devices (``"cpu"``, ``"cuda"``, ``"cuda:1"``), of which the first is used.
-        num_threads: of one run; ``None``: as many as this process has CPUs. PyTorch
+        num_threads: of one run; ``None``: as many as :func:`threedfa.cpus.available_cpus`. PyTorch
             has one thread count for the whole process, which is left alone: only ``None`` is taken.
 
     Raises:
@@ -108,10 +107,3 @@ def check_count(name: str, value: int | None) -> None:
     """Raise a ValueError unless ``value`` is None or a whole number of at least 1."""
     if value is not None and not (isinstance(value, numbers.Integral) and value >= 1):
         raise ValueError(f"{name}: expected None or a whole number of at least 1, got {value!r}")
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use (its affinity mask where the system has one)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from threedfa import backend_onnxruntime
 from threedfa.errors import BackendError, PackError
-from threedfa.networks import available_cpus, check_network, open_network
+from threedfa.networks import check_network, open_network
 from toy_pack import INPUT_SIZE, detector_network, regressor_network
 
 CPU = "CPUExecutionProvider"
@@ -132,7 +131,3 @@ def test_outputs_keep_the_order_of_the_file(tmp_path: Path) -> None:
     loc, conf = open_network(path).run(np.zeros((1, 3, 1, 33), np.float32))
     np.testing.assert_array_equal(loc, np.tile(np.float32([1, 2, 3, 4]), (1, 3, 1)))
     np.testing.assert_array_equal(conf, np.full((1, 3, 2), 0.5, np.float32))
-
-
-def test_available_cpus() -> None:
-    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
