@@ -6,7 +6,8 @@
     ├── ImageError           an image that cannot be read or used (also a ValueError)
     ├── PackError            a pack that is missing, incomplete, altered or malformed
     ├── BackendError         a network backend or execution provider that is not available
-    └── ExportError          a result that cannot be written
+    ├── ExportError          a result that cannot be written
+    └── ServerError          a server that refuses or does not answer
 
 Wrong arguments (dtype, shape, range) are plain ``TypeError`` and ``ValueError``.
 """
@@ -32,3 +33,15 @@ class BackendError(ThreedfaError):
 
 class ExportError(ThreedfaError):
     """A result that cannot be written."""
+
+
+class ServerError(ThreedfaError):
+    """A server that refuses or does not answer.
+
+    Attributes:
+        status: of HTTP; None where there is no answer.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status

@@ -121,16 +121,15 @@ def load_image(
     return image
 
 
-def encoded_size(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
+def encoded_size(data: bytes) -> tuple[int, int]:
     """Height and width of the picture in the bytes of an image file, as stored, from its header
     alone.
 
     Raises:
-        ImageError: as `load_image`, for what the header shows.
+        ImageError: if there is no picture in a supported format, or one of more than twice
+            ``DEFAULT_MAX_PIXELS``.
     """
-    name = f"image data of {len(data)} bytes"
-    with _open(io.BytesIO(data), name) as picture:
-        _check_size(picture, name, max_pixels)
+    with _open(io.BytesIO(data), f"image data of {len(data)} bytes") as picture:
         return picture.height, picture.width
 
 
@@ -260,7 +259,7 @@ def _open(stream: BinaryIO, name: str) -> Image.Image:
         ) from error
 
 
-def _check_size(picture: Image.Image, name: str, max_pixels: int) -> None:
+def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
     width, height = picture.size
     if width < 1 or height < 1:
         raise ImageError(f"cannot use {name}: it has {width} x {height} pixels")
@@ -269,10 +268,6 @@ def _check_size(picture: Image.Image, name: str, max_pixels: int) -> None:
             f"cannot use {name}: {width} x {height} pixels are more than the limit of "
             f"{max_pixels}; if you trust it, raise max_pixels"
         )
-
-
-def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
-    _check_size(picture, name, max_pixels)
     try:
         picture.load()
         transposition = _transposition(picture)

@@ -56,6 +56,7 @@ COMPAT = {"FaceBoxes_ONNX", "Instance", "TDDFA_ONNX"}
 # What only an extra installs, and the modules that need it.
 OPTIONAL = {
     "torch": ("threedfa.backend_torch",),
+    "httpx": ("threedfa.client",),
     "fastapi": tuple(
         f"threedfa.web.{name}"
         for name in (
@@ -64,7 +65,7 @@ OPTIONAL = {
         )
     ),
 }
-WEB = ("httpx", "multipart", "prometheus_client", "starlette", "uvicorn")
+WEB = ("multipart", "prometheus_client", "starlette", "uvicorn")
 
 WATCHED_IMPORT = """
 import json, os, sys, threading

@@ -47,13 +47,13 @@ class Upload:
             )
         return height * width
 
-    def decode(self) -> NDArray[np.uint8]:
+    def decode(self, limits: Limits) -> NDArray[np.uint8]:
         """The picture.
 
         Raises:
             ImageError: if it cannot be decoded.
         """
-        return load_image(self.content)
+        return load_image(self.content, max_pixels=limits.pixels)
 
 
 def media_type(request: Request) -> str:

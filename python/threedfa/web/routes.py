@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from .. import __version__
 from ..export import DEFAULT_TEXTURE_SIZE, Space, encode_mesh
 from ..landmark_sets import table_named
 from ..rendering import Mode, render
-from ..textures import Fill, uv_texture
+from ..textures import uv_texture
 from .access import check_key, count_client
 from .answers import (
     BINARY,
@@ -36,6 +36,8 @@ from .metrics import CONTENT_TYPE
 from .pictures import JSON, MULTIPART
 from .problems import Problem
 from .service import Options, OptionsQuery, Scene, Service, ServiceState
+
+_Fill: TypeAlias = Literal["mirror", "photo"]  # "transparent" would need a fourth channel
 
 _LARGEST_TEXTURE: Final = 2048
 _LARGEST_CROP: Final = 1024
@@ -261,7 +263,7 @@ async def texture(
     service: ServiceState,
     face: Annotated[int, Query(ge=0, description="The number of the face.")] = 0,
     size: Annotated[int, Query(ge=1, le=_LARGEST_TEXTURE)] = DEFAULT_TEXTURE_SIZE,
-    fill: Annotated[Fill, Query(description="What to show that the picture does not.")] = "mirror",
+    fill: Annotated[_Fill, Query(description="What to show that the picture does not.")] = "mirror",
     format: _FormatQuery = "png",
 ) -> Response:
     """The skin of a face, laid out by the model's texture coordinates."""

@@ -169,7 +169,9 @@ class Service:
         with self.metrics.stage("decode"):
             pixels = await self.in_thread(lambda: check_pictures(uploads, self.limits))
             lease.take_memory(BYTES_PER_PIXEL * pixels)
-            images = await self.in_thread(lambda: [upload.decode() for upload in uploads])
+            images = await self.in_thread(
+                lambda: [upload.decode(self.limits) for upload in uploads]
+            )
         return images, await asyncio.wrap_future(ask(analyzer, detector, images))
 
 

@@ -1,0 +1,106 @@
+"""A server process, and pictures for it."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from PIL import Image
+
+import threedfa
+from test_landmark_sets import five_tensors
+from toy_pack import build_toy_pack, head_model
+
+NAMES = ["jawOpen", "browInnerUp", "wrinkle"]
+
+Picture = npt.NDArray[np.uint8]
+
+
+def build_web_pack(folder: Path) -> Path:
+    """The toy pack with names, a unit and five points."""
+    return build_toy_pack(
+        folder,
+        networks={"model.safetensors": safetensors.numpy.save({**head_model(), **five_tensors()})},
+        model={"expression_names": NAMES, "unit": "centimetre"},
+    )
+
+
+def picture(*cells: tuple[int, int], size: tuple[int, int] = (160, 200)) -> Picture:
+    """Dark noise with a bright square of 32 pixels, a face of the toy pack, at each left, top."""
+    image = np.random.default_rng(len(cells)).integers(0, 60, (*size, 3), dtype=np.uint8)
+    for left, top in cells:
+        image[top : top + 32, left : left + 32] = np.linspace(200, 250, 32)[:, None]
+    return image
+
+
+def png(image: Picture) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@dataclass
+class Server:
+    """A running ``threedfa serve``; ``log`` is what it prints."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60, **options)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+
+@contextmanager
+def serving(pack: Path, folder: Path, *flags: str) -> Iterator[Server]:
+    """Start a server on a free port of this machine, wait until it is ready, and stop it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder / f"server{port}.log"
+    root = Path(threedfa.__file__).parents[1]
+    command = [sys.executable, "-m", "threedfa.cli", "serve", "--port", str(port)]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*command, "--pack", str(pack), *flags],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(root)},
+        )
+    server = Server(process, port, log)
+    try:
+        _wait_until_ready(server)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _wait_until_ready(server: Server) -> None:
+    while server.process.poll() is None:
+        try:
+            if httpx.get(f"{server.url}/v1/readyz", timeout=60).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise RuntimeError(server.log.read_text())
