@@ -52,9 +52,10 @@ async function post(route, picture, signal) {
   throw new ServerError(await problem(response), response.status);
 }
 
-/** What a problem+json answer says. */
+/** What a problem+json answer says. Pictures have numbers there; here there is only one. */
 async function problem(response) {
   const { detail } = await response.json().catch(() => ({}));
-  const said = detail || `the server answered with status ${response.status}`;
+  const said =
+    detail?.replace(/^picture 0: /, "") || `the server answered with status ${response.status}`;
   return `${said[0].toUpperCase()}${said.slice(1)}.`;
 }
