@@ -67,7 +67,7 @@ class FaceAligner:
         )
         size = self.spec.input_size
         outputs: dict[str, tuple[int, ...]] = {"parameters": (2, split.total)}
-        if self.spec.confidence:
+        if self.spec.confidence_threshold is not None:
             outputs["confidence"] = (2, 1)
         check_network(  # with two faces: the number must be free
             self._network, pack.file_path(self.spec.file), (2, 3, size, size), outputs
@@ -135,17 +135,37 @@ class FaceAligner:
         ]
         return self._fit(images, detections, rois, self.spec.passes)
 
-    def _alignable(self, image: NDArray[np.uint8], detections: Detections) -> Detections:
-        """Those whose region has pixels of the image. A detector may also report specks, and
-        slivers at the border whose region, being a square below the box's middle, lies outside."""
+    def align_detected(
+        self, images: Sequence[NDArray[np.uint8]], detections: Sequence[Detections]
+    ) -> list[list[Face]]:
+        """The faces among what a detector found, of several images at once.
 
-        def usable(box: NDArray[np.float32]) -> bool:
-            try:
-                return _has_pixels(image, self._roi_from_box(box))
-            except ValueError:  # a box without area
-                return False
+        Left out is what the regressor could see nothing of (specks, and slivers at the border whose
+        region, being a square below the box's middle, may lie outside the image), and what it does
+        not take for a face.
 
-        return detections[np.array([usable(box) for box in detections.xyxy], bool)]
+        Args:
+            images: RGB (H, W, 3) uint8 each.
+            detections: of each image.
+
+        Returns:
+            For each image its faces, in the order of their boxes.
+        """
+        seen = [
+            found[np.array([self._can_see(image, box) for box in found.xyxy], bool)]
+            for image, found in zip(images, detections, strict=True)
+        ]
+        least = self.spec.confidence_threshold
+        return [
+            [face for face in faces if face.confidence is None or face.confidence >= (least or 0)]
+            for faces in self._align(images, seen)
+        ]
+
+    def _can_see(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> bool:
+        try:
+            return _has_pixels(image, self._roi_from_box(box))
+        except ValueError:  # a box without area
+            return False
 
     def _roi_from_box(self, box: NDArray[np.float32]) -> NDArray[np.float64]:
         rule = self.spec.roi
@@ -239,7 +259,7 @@ class FaceAligner:
         ]
         params: NDArray[np.float32] = np.concatenate([output[0] for output in outputs])
         params = params * self._param_std + self._param_mean
-        if not self.spec.confidence:
+        if self.spec.confidence_threshold is None:
             return params, [None] * len(crops)
         logits = np.concatenate([output[1][:, 0] for output in outputs])
         return params, [float(value) for value in 0.5 + 0.5 * np.tanh(logits / 2)]

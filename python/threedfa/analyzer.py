@@ -64,8 +64,9 @@ class FaceAnalyzer:
             color: channel order of an array, ``"rgb"`` or ``"bgr"``.
 
         Returns:
-            The faces, best score first; an empty list where there is none. Detections that the
-            regressor could see nothing of are left out: specks, slivers at the border.
+            The faces, best score first; an empty list where there is none. Left out are detections
+            that the regressor could see nothing of (specks, slivers at the border) or that, if the
+            pack's regressor says so, are not faces.
 
         Raises:
             ImageError: if the image cannot be read or used.
@@ -79,7 +80,6 @@ class FaceAnalyzer:
     ) -> list[list[Face]]:
         """:meth:`analyze` for several images; all their faces go through the regressor together."""
         loaded = [load_image(image, color=color) for image in images]
-        detections = [
-            self.aligner._alignable(image, self.detector._detect(image)) for image in loaded
-        ]
-        return self.aligner._align(loaded, detections)
+        return self.aligner.align_detected(
+            loaded, [self.detector.detect(image) for image in loaded]
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import glob
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -26,18 +25,19 @@ from .animation import (
 )
 from .blendshapes import Blendshapes
 from .doctor import run_doctor
-from .errors import ExportError, PackError, ThreedfaError
+from .errors import ExportError, ThreedfaError
+from .evaluation import measure, read_marked, table_text, tables
 from .export import DEFAULT_TEXTURE_SIZE, save_mesh
 from .image import load_image, save_image
 from .landmark_sets import table_named
 from .metric_pose import intrinsics, size_in_centimetres
 from .model import MorphableModel
 from .networks import Backend
-from .pack import Pack, list_packs, pack_path, verify_pack
+from .pack import Pack, list_packs, verify_pack
 from .rendering import Mode, render
 from .tables import faces_to_dict, write_csv, write_json, write_json_lines, write_npz
 from .textures import uv_texture
-from .upstream.convert import import_reference_pack, import_upstream_pack
+from .upstream.convert import import_upstream_pack
 from .upstream.download import download_upstream
 from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE
 from .web.settings import add_serve_options
@@ -46,8 +46,6 @@ SAMPLE = Path(__file__).parent / "data" / "sample.jpg"
 
 _MAX_TEXTURE_SIZE = 16384  # 800 MB, and what graphics cards take
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
-# Where a checkout of the project finds upstream's weights as long as it has no weights of its own.
-_REFERENCE_WEIGHTS = Path("../shared/reference/weights")
 
 
 class _JsonOptions(TypedDict):
@@ -150,6 +148,15 @@ def _parser() -> argparse.ArgumentParser:
     download.add_argument("--overwrite", action="store_true")
     download.set_defaults(command=_pack_download)
 
+    evaluate = commands.add_parser("evaluate", help="measure packs on pictures with marked points")
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument("--images", type=Path, required=True, metavar="DIR")
+    evaluate.add_argument(
+        "--points", type=Path, required=True, metavar="PATH", help="folder of .pts files, or .npz"
+    )
+    evaluate.add_argument("--pack", action="append", metavar="NAME", help="may be repeated")
+    _add_network_options(evaluate)
+
     doctor = commands.add_parser("doctor", help="versions, providers, packs and a self-test")
     doctor.set_defaults(command=lambda options: run_doctor())
 
@@ -186,22 +193,21 @@ def _image(options: argparse.Namespace) -> int:
     asked = (options.render, options.mesh, options.texture, options.json, options.jsonl)
     if not any((*asked, options.csv, options.npz, options.livelink, options.openface_csv)):
         options.render = ["mesh", "landmarks"]  # something to look at
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            analyzer = FaceAnalyzer(
-                _sample_pack(options.pack, Path(scratch)) if options.sample else options.pack,
-                backend=options.backend,
-                providers=options.providers,
-                num_threads=options.threads,
-                score_threshold=options.score_threshold,
-                iou_threshold=options.iou_threshold,
-                max_faces=options.max_faces,
-            )
-            _check(options, analyzer.model)
-        except ValueError as error:
-            _complain(str(error))
-            return 2
-        return _analyze_files(analyzer, paths, options)
+    try:
+        analyzer = FaceAnalyzer(
+            options.pack,
+            backend=options.backend,
+            providers=options.providers,
+            num_threads=options.threads,
+            score_threshold=options.score_threshold,
+            iou_threshold=options.iou_threshold,
+            max_faces=options.max_faces,
+        )
+        _check(options, analyzer.model)
+    except ValueError as error:
+        _complain(str(error))
+        return 2
+    return _analyze_files(analyzer, paths, options)
 
 
 def _check(options: argparse.Namespace, model: MorphableModel) -> None:
@@ -334,21 +340,22 @@ def _unique_stems(paths: Sequence[Path]) -> list[str]:
     return stems
 
 
-def _sample_pack(name: str, scratch: Path) -> str | Path:
-    """The pack for ``--sample``: the named one or, without a default pack, upstream's stand-in."""
-    if name != "default":
-        return name
+def _evaluate(options: argparse.Namespace) -> int:
     try:
-        return pack_path(name)
-    except PackError:
-        if not _REFERENCE_WEIGHTS.is_dir():
-            raise PackError(
-                "there is no default pack yet and no folder "
-                f"{_REFERENCE_WEIGHTS} to make one from; import or download a pack "
-                "(threedfa pack --help) and name it with --pack"
-            ) from None
-        _complain(f"no default pack: using upstream's weights from {_REFERENCE_WEIGHTS}")
-        return import_reference_pack(_REFERENCE_WEIGHTS, scratch)
+        marked = read_marked(options.images, options.points)
+    except ValueError as error:
+        _complain(str(error))
+        return 1
+    for pack in options.pack or ["default"]:
+        analyzer = FaceAnalyzer(
+            pack,
+            backend=options.backend,
+            providers=options.providers,
+            num_threads=options.threads,
+        )
+        print(f"{pack}: errors in percent of a size, {len(marked)} faces")
+        print(table_text(tables(measure(analyzer, tqdm(marked, disable=None)))))
+    return 0
 
 
 def _pack_list(options: argparse.Namespace) -> int:

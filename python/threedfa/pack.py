@@ -99,8 +99,9 @@ class RoiSpec:
 class RegressorSpec:
     """The parameter regressor of a pack: parameter = output * ``param_std`` + ``param_mean``.
 
-    With two ``passes`` it looks again, at the region of the landmarks that it found. With
-    ``confidence`` a second output (N, 1) is a logit, positive where the region holds a face.
+    With two ``passes`` it looks again, at the region of the landmarks that it found. With a
+    ``confidence_threshold`` a second output (N, 1) is the logit of the confidence that the region
+    holds a face; what has less than the threshold is taken for none.
     """
 
     file: str
@@ -114,7 +115,7 @@ class RegressorSpec:
     param_split: ParamSplit
     roi: RoiSpec
     passes: int = 1
-    confidence: bool = False
+    confidence_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -387,6 +388,9 @@ class _Object:
             f"found {shown}; {_REPAIR}"
         )
 
+    def has(self, key: str) -> bool:
+        return key in self._left
+
     def take(self, key: str, expected: str) -> object:
         if key not in self._left:
             self.fail(key, expected, _Missing())
@@ -418,7 +422,7 @@ class _Object:
     def names(self, key: str, most: int) -> tuple[str, ...]:
         """Different names; none where the key is left out."""
         expected = f"a list of 1 to {most} different texts of 1 to 100 characters"
-        if key not in self._left:
+        if not self.has(key):
             return ()
         value = self.take(key, expected)
         if not isinstance(value, list) or not 1 <= len(value) <= most:
@@ -437,18 +441,14 @@ class _Object:
             self.fail(key, expected, value)
         return value
 
-    def boolean(self, key: str, default: bool | None = None) -> bool:
-        if default is not None and key not in self._left:
-            return default
+    def boolean(self, key: str) -> bool:
         value = self.take(key, "true or false")
         if not isinstance(value, bool):
             self.fail(key, "true or false", value)
         return value
 
-    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
+    def integer(self, key: str, low: int, high: int) -> int:
         expected = f"a whole number from {low} to {high}"
-        if default is not None and key not in self._left:
-            return default
         value = self.take(key, expected)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             self.fail(key, expected, value)
@@ -614,8 +614,10 @@ def _parse_regressor(spec: _Object, files: tuple[PackFile, ...]) -> RegressorSpe
         param_std=spec.numbers("param_std", param_split.total, 0, 1e30),
         param_split=param_split,
         roi=roi_spec,
-        passes=spec.integer("passes", 1, 2, default=1),
-        confidence=spec.boolean("confidence", default=False),
+        passes=spec.integer("passes", 1, 2) if spec.has("passes") else 1,
+        confidence_threshold=(
+            spec.number("confidence_threshold", 0, 1) if spec.has("confidence_threshold") else None
+        ),
     )
     spec.finish()
     return regressor

@@ -1,6 +1,7 @@
 """Files and packs that many tests use.
 
-``upstream_files``, ``synthetic_pack`` and ``toy_pack`` need nothing but the checkout.
+``default_pack``, ``upstream_files``, ``synthetic_pack`` and ``toy_pack`` need nothing but the
+checkout.
 ``synthetic_pack`` is what importing ``upstream_files`` gives: networks of the upstream
 architectures with random weights and a face model of 80 vertices. ``toy_pack`` finds faces where a
 picture is red, with results that are known beforehand: see ``toy_pack.py``. ``reference`` and
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from threedfa import pack_path
 from threedfa.upstream.convert import import_reference_pack, import_upstream_pack
 from toy_pack import build_toy_pack
 
@@ -44,6 +46,12 @@ def reference() -> Path:
 def reference_pack(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pack 3ddfa_v2-mb05 with the stand-in basis."""
     return import_reference_pack(reference / "weights", tmp_path_factory.mktemp("reference"))
+
+
+@pytest.fixture(scope="session")
+def default_pack() -> Path:
+    """The pack that comes with the package."""
+    return pack_path("default")
 
 
 @pytest.fixture(scope="session")

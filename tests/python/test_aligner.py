@@ -444,7 +444,9 @@ def test_passes_of_pictures_do_not_mix(tmp_path: Path) -> None:
 def test_confidence(tmp_path: Path, aligner: FaceAligner) -> None:
     networks = {"regressor.onnx": regressor_network(confidence=True)}
     sure = FaceAligner(
-        build_toy_pack(tmp_path / "sure", networks=networks, regressor={"confidence": True})
+        build_toy_pack(
+            tmp_path / "sure", networks=networks, regressor={"confidence_threshold": 0.5}
+        )
     )
     red, black = np.zeros((2, 200, 300, 3), np.uint8)
     red[..., 0] = 255  # where a crop holds nothing else
@@ -454,10 +456,13 @@ def test_confidence(tmp_path: Path, aligner: FaceAligner) -> None:
     assert low.confidence == pytest.approx(1 / (1 + np.exp(130 / 120)), abs=1e-6)
     assert aligner.align(red, box)[0].confidence is None
     assert sure.align(red, []) == []
+    found = as_detections(box), as_detections(box)
+    assert [len(faces) for faces in sure.align_detected([red, black], found)] == [1, 0]
+    assert len(aligner.align_detected([black], found[:1])[0]) == 1
 
 
 def test_a_confidence_that_is_not_there(tmp_path: Path) -> None:
-    pack = build_toy_pack(tmp_path / "pack", regressor={"confidence": True})
+    pack = build_toy_pack(tmp_path / "pack", regressor={"confidence_threshold": 0.5})
     with pytest.raises(PackError, match=r"confidence \(2, 1\)"):
         FaceAligner(pack)
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from threedfa import Face, FaceAligner, FaceAnalyzer, FaceDetector
-from threedfa.errors import BackendError, ImageError, PackError
+from threedfa.errors import BackendError, ImageError
 from toy_pack import build_toy_pack
 
 Picture = npt.NDArray[np.uint8]
@@ -180,13 +180,6 @@ def test_settings_reach_both_parts(toy_pack: Path) -> None:
             FaceAnalyzer(toy_pack, **wrong)
     with pytest.raises(BackendError, match=r"CPUExecutionProvider.*got NoSuchProvider"):
         FaceAnalyzer(toy_pack, providers=["NoSuchProvider"])
-
-
-def test_a_default_pack_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("THREEDFA_HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(PackError, match=r"no pack named 'default'.*threedfa pack import"):
-        FaceAnalyzer()
 
 
 def test_the_image_is_left_as_it_was(analyzer: FaceAnalyzer) -> None:

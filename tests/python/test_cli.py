@@ -392,34 +392,14 @@ def test_sample_with_a_pack(tmp_path: Path, pictures: Path) -> None:
     }
 
 
-def test_sample_with_a_default_pack(tmp_path: Path, home: Path, toy_pack: Path) -> None:
-    shutil.copytree(toy_pack, home / "packs" / "default")
-    assert run("image", "--sample", "-o", tmp_path / "out") == 0
-    assert len(files_in(tmp_path / "out")) == 2
-
-
-def test_sample_without_a_pack_says_what_is_missing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_sample_with_the_pack_that_comes_with_the_package(
+    tmp_path: Path, default_pack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run("image", "--sample", "-o", tmp_path / "out") == 1
-    message = capsys.readouterr().err
-    assert message.startswith("threedfa: there is no default pack")
-    for part in ("../shared/reference/weights", "--pack", "import or download"):
-        assert part in message
-    assert not (tmp_path / "out").exists()
-
-
-def test_sample_with_the_reference_weights(
-    reference: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(Path(__file__).resolve().parents[2])
-    assert run("image", "--sample", "-o", tmp_path / "out", "--json", "--render", "mesh") == 0
-    assert files_in(tmp_path / "out") == {"faces.json", f"{cli.SAMPLE.stem}_mesh.png"}
-    assert read_json(tmp_path / "out")[0]["faces"]
-    assert "using upstream's weights from ../shared/reference/weights" in capsys.readouterr().err
+    """No other file is needed, and both faces are found."""
+    monkeypatch.setenv("THREEDFA_HOME", str(tmp_path / "empty"))
+    assert run("image", "--sample", "-o", tmp_path / "out", "--json", "--mesh", "glb") == 0
+    assert files_in(tmp_path / "out") == {"faces.json", f"{cli.SAMPLE.stem}.glb"}
+    assert len(read_json(tmp_path / "out")[0]["faces"]) == 2
 
 
 # --- pack -----------------------------------------------------------------------------------------

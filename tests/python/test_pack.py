@@ -113,7 +113,7 @@ def test_load_gives_what_pack_json_says(tmp_path: Path) -> None:
     assert pack.regressor.param_std == tuple(1.0 + i for i in range(17))
     assert pack.regressor.param_split.total == 17
     assert pack.regressor.roi.integer_side is True
-    assert (pack.regressor.passes, pack.regressor.confidence) == (1, False)
+    assert (pack.regressor.passes, pack.regressor.confidence_threshold) == (1, None)
     assert pack.model.unit == "micrometre"
     assert pack.file_path(pack.model.file).read_bytes() == CONTENTS["model.safetensors"]
     assert {file.name for file in pack.files} == set(CONTENTS)
@@ -189,7 +189,7 @@ BAD_SETTINGS: list[tuple[Callable[[dict[str, Any]], None], list[str]]] = [
     (change("regressor.param_split.shape", 4), ["regressor.param_mean", "18"]),
     (change("regressor.roi.integer_side", 1), ["regressor.roi.integer_side", "true or false"]),
     (change("regressor.passes", 3), ["regressor.passes", "found 3"]),
-    (change("regressor.confidence", "yes"), ["regressor.confidence", "true or false"]),
+    (change("regressor.confidence_threshold", 2), ["regressor.confidence_threshold", "2"]),
     (change("regressor.roi.box_scale", 0), ["regressor.roi.box_scale"]),
     (change("morphable_model.unit", ""), ["morphable_model.unit"]),
     (change("morphable_model.expression_names", []), ["morphable_model.expression_names"]),
@@ -358,22 +358,23 @@ def test_search_order(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatc
     assert pack_path(str(at_home)) == at_home
 
 
-def test_list_packs(home: Path) -> None:
-    assert list_packs() == []
+def test_list_packs(home: Path, default_pack: Path) -> None:
+    (own,) = list_packs()
+    assert (own.name, own.path, own.problem) == ("default", default_pack, "")
     at_home = write_pack(home / "packs" / "b")
     write_pack(cached_packs() / "b", {})
     broken = write_pack(cached_packs() / "a", {})
     (home / "packs" / "not-a-pack").mkdir()
     write_pack(home / "packs" / ".b.0000.new")
-    a, b = list_packs()
+    a, b, _ = list_packs()
     assert (a.name, a.path, a.licence) == ("a", broken, "")
     assert "schema_version" in a.problem
     assert (b.name, b.path, b.licence, b.problem) == ("b", at_home, "none at all", "")
 
 
 def test_unknown_name_says_what_there_is_and_how_to_get_one(home: Path) -> None:
-    with pytest.raises(PackError, match="found: none"):
-        Pack.load("default")
+    with pytest.raises(PackError, match="found: default "):
+        Pack.load("tiny")
     write_pack(home / "packs" / "tiny")
     with pytest.raises(PackError) as caught:
         Pack.load("3ddfa_v2-mb1")

@@ -8,6 +8,7 @@ were drawn, an interrupted training goes on, and the exported network fits the f
 from __future__ import annotations
 
 import json
+import shutil
 import os
 import subprocess
 import sys
@@ -243,6 +244,20 @@ def test_exported_network_fits_the_face_model(
     assert sum(entry["param_split"].values()) == model.param_count
 
 
-def test_evaluation_says_so_where_there_are_no_photographs(tmp_path: Path) -> None:
-    printed = step("evaluate.py", "--photographs", tmp_path, "--pack", "any")
-    assert "nothing to measure on" in printed
+def test_a_pack_is_put_together_and_measured_on_renders(
+    trained: tuple[Path, str, str], renders: Path, tmp_path: Path
+) -> None:
+    regressor, out = tmp_path / "regressor.onnx", tmp_path / "pack"
+    step("export.py", "--checkpoint", trained[0] / "final.pt", "--model", MODEL, "--out", regressor)
+    out.mkdir()
+    shutil.copy(MODEL, out)
+    own = json.loads((MODEL.parent / "pack.json").read_text())
+    (tmp_path / "detector.json").write_text(json.dumps(own["detector"]))
+    shutil.copy(MODEL.parent / "detector.onnx", tmp_path)
+    step("make_pack.py", "--detector", tmp_path, "--regressor", regressor, "--out", out)
+    assert Pack.load(out).name == "default"
+    printed = step(
+        "evaluate_renders.py", "--renders", renders, "--model", MODEL, "--pack", out,
+        "--count", 8, "--most-yaw", 90,
+    )  # fmt: skip
+    assert "jawOpen" in printed

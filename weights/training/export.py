@@ -1,7 +1,7 @@
 """Step 5: write a trained regressor as ONNX.
 
     python weights/training/export.py --checkpoint CACHE/regressor/final.pt \
-        --material ../shared/training --out CACHE/regressor.onnx
+        --out CACHE/regressor.onnx
 
 Input ``input`` (N, 3, 120, 120) float32; outputs ``params`` (N, P), of which
 ``output * std + mean`` is the parameter, and ``confidence`` (N, 1), a logit. Batch norm is folded
@@ -153,6 +153,8 @@ def pack_entry(network: Regressor, file: str, shape_count: int) -> dict[str, obj
             "integer_side": False,
             "landmark_scale": float(np.sqrt(2)),
         },
+        "passes": 2,
+        "confidence_threshold": 0.5,
     }
 
 

@@ -4,8 +4,9 @@
 
 writes ``detector.onnx`` and ``detector.json``, the ``detector`` entry of ``pack.json``. Batch norm
 and identities are folded into the convolutions. The graph is compared with the averaged network of
-the checkpoint on random pictures of several sizes before it is put in place. The score threshold is
-the one that training chose on made pictures of held-out portraits.
+the checkpoint on random pictures of several sizes before it is put in place. Without
+``--score-threshold``, the score threshold is the one that training chose on made pictures of
+held-out portraits.
 
 Input ``input`` (N, 3, H, W) float32; outputs ``loc`` (N, P, 4) and ``conf`` (N, P, 2), the
 probabilities of background and face.
@@ -147,8 +148,13 @@ def pack_entry(file: str, threshold: float) -> dict[str, object]:
     }
 
 
-def export(checkpoint: Path, out: Path) -> float:
+def export(checkpoint: Path, out: Path, threshold: float | None = None) -> float:
     """Write both files into ``out``; the largest difference between the networks.
+
+    Args:
+        checkpoint: of ``train_detector.py``.
+        out: the folder.
+        threshold: of the score; None: the checkpoint's.
 
     Raises:
         ValueError: if ONNX Runtime and torch disagree.
@@ -167,7 +173,8 @@ def export(checkpoint: Path, out: Path) -> float:
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(out / "detector.onnx") as stream:
         stream.write(model.SerializeToString())
-    entry = pack_entry("detector.onnx", round(float(content["threshold"]), 3))
+    threshold = float(content["threshold"]) if threshold is None else threshold
+    entry = pack_entry("detector.onnx", round(threshold, 3))
     with atomic_write(out / "detector.json") as stream:
         stream.write((json.dumps(entry, indent=1) + "\n").encode())
     return worst
@@ -177,12 +184,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cache", type=Path, required=True, help="folder with the checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="folder for the two files")
+    parser.add_argument("--score-threshold", type=float, default=None)
     options = parser.parse_args()
     checkpoint = options.cache / CHECKPOINT
     if not checkpoint.is_file():
         print(f"skipped: no {checkpoint}; run train_detector.py first")
         return
-    worst = export(checkpoint, options.out)
+    worst = export(checkpoint, options.out, options.score_threshold)
     size = (options.out / "detector.onnx").stat().st_size
     print(
         f"{options.out / 'detector.onnx'}: {size / 1e6:.2f} MB, differs from torch by {worst:.1e}; "

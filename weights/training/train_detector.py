@@ -53,7 +53,7 @@ NEGATIVES_PER_POSITIVE = 7
 POOL, POOL_SIDE = 512, 96  # pictures of false alarms kept, and their side
 SIZE_BINS = (9, 14, 20, 40, 80, 160, 320, 720)
 TURN_BINS = (0, 15, 30, 50)
-FALSE_ALARMS = 0.005  # per picture without a face, when the threshold is chosen
+FALSE_ALARMS = 0.015  # per picture without a face, when the threshold is chosen
 
 
 def pixel_priors(height: int, width: int) -> Array:

@@ -32,11 +32,12 @@ import numpy as np
 import torch
 from crops import Batch, Crops, Examples, portrait_crops, render_crops
 from face import CAMERA, Array, Morphable, to_pack_camera, to_pack_frame
-from metrics import print_table, summary
 from network import Regressor, fit_head, load_trunk
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
+
+from threedfa.evaluation import summary, table_text
 
 EXTRA_VERTICES = 220  # beside the landmarks, for the shape between them
 DEPTH_WEIGHT = 0.25  # of z against x and y
@@ -274,7 +275,7 @@ class Validation:
                         pair = found[:, column], params[:, column]
                         row[expression] = float(np.corrcoef(*pair)[0, 1])
                 rows[f"{name}, {view}"] = row
-        print_table(rows)
+        print(table_text(rows), flush=True)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

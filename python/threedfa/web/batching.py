@@ -118,17 +118,12 @@ class Batcher:
         return job.align
 
     def _align(self, analyzer: FaceAnalyzer, jobs: Sequence[_Job]) -> None:
-        aligner = analyzer.aligner
         try:
             with self.metrics.stage("align"):
                 images = [image for job in jobs for image in job.images]
-                found = [
-                    aligner._alignable(image, detections)
-                    for job in jobs
-                    for image, detections in zip(job.images, job.found, strict=True)
-                ]
+                found = [detections for job in jobs for detections in job.found]
                 self.metrics.batch_faces.observe(sum(map(len, found)))
-                faces = iter(aligner._align(images, found))
+                faces = iter(analyzer.aligner.align_detected(images, found))
         except Exception as error:
             if len(jobs) == 1:
                 jobs[0].future.set_exception(error)
