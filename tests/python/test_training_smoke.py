@@ -8,8 +8,8 @@ were drawn, an interrupted training goes on, and the exported network fits the f
 from __future__ import annotations
 
 import json
-import shutil
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
-from threedfa import ops
+from threedfa import Pack, ops
 
 pytest.importorskip("torch", reason="training needs torch: pip install 'threedfa[train]'")
 
