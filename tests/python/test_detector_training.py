@@ -196,20 +196,19 @@ def test_training_goes_on_and_its_network_makes_a_pack(material: Path, tmp_path:
     entry = json.loads((tmp_path / "detector.json").read_text())
     assert 0.3 <= entry["score_threshold"] <= 0.95
 
+    networks = {"detector.onnx": (tmp_path / "detector.onnx").read_bytes()}
+    pack = build_toy_pack(tmp_path / "pack", networks=networks, **entry)
     toy = build_toy_pack(tmp_path / "toy")
     printed = step(
-        "evaluate_detector.py", "--detector", tmp_path, "--against", toy, "--material", material,
+        "evaluate_detector.py", "--pack", pack, "--against", toy, "--material", material,
         "--photographs", tmp_path, "--pictures", 3, "--repeats", 1,
     )  # fmt: skip
     assert "recall left out" in printed
     assert "false alarms per 1,000" in printed
     assert "time against the other" in printed
 
-    evaluation = importlib.import_module("evaluate_detector")
-    pack = evaluation.with_detector(toy, tmp_path, tmp_path / "both")
     picture = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
-    detections = FaceDetector(pack, score_threshold=0.0).detect(picture)
-    assert len(detections) > 0
+    assert len(FaceDetector(pack, score_threshold=0.0).detect(picture)) > 0
 
 
 def test_steps_say_so_where_there_is_nothing_to_work_on(tmp_path: Path) -> None:
@@ -217,7 +216,6 @@ def test_steps_say_so_where_there_is_nothing_to_work_on(tmp_path: Path) -> None:
         "detector_data.py": ("--material", tmp_path, "--out", tmp_path / "a.png"),
         "train_detector.py": ("--material", tmp_path, "--cache", tmp_path),
         "export_detector.py": ("--cache", tmp_path, "--out", tmp_path),
-        "evaluate_detector.py": ("--detector", tmp_path),
     }.items():
         assert step(script, *arguments).startswith("skipped: no ")
     assert list(tmp_path.iterdir()) == []
