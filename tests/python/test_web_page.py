@@ -23,16 +23,15 @@ from PIL import Image
 
 import threedfa
 from browsing import Browser, Page, chromium, expect, send_picture
-from serving import serving
 from threedfa.tables import faces_to_dict
-from toy_pack import COLUMNS, ROWS, build_toy_pack
+from toy_pack import COLUMNS, ROWS
+from web_server import NAMES, build_web_pack, png, serving
 
 Array = npt.NDArray[Any]
 
 pytest.importorskip("fastapi", reason="needs the extra [web]")
 
 PHONE = {"width": 360, "height": 740}
-NAMES = ("jawOpen", "mouthSmileLeft", "browInnerUp")
 LARGEST = 100_000  # pixels that the server takes
 WAIT = 60  # seconds
 BORDER = 8  # pixels
@@ -41,15 +40,14 @@ KEY = "a key of this test alone"
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy pack, with a size in space and ARKit's names."""
-    folder = tmp_path_factory.mktemp("page") / "toy"
-    return build_toy_pack(folder, model={"unit": "metre", "expression_names": NAMES})
+    return build_web_pack(tmp_path_factory.mktemp("page") / "toy")
 
 
 @pytest.fixture(scope="module")
-def server(pack: Path) -> Iterator[str]:
-    with serving("--pack", str(pack), "--max-pixels", str(LARGEST), "--threads", "1") as address:
-        yield address
+def server(pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    flags = ("--max-pixels", str(LARGEST), "--threads", "1")
+    with serving(pack, tmp_path_factory.mktemp("log"), *flags) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +99,7 @@ def image() -> Array:
 @pytest.fixture(scope="module")
 def picture(image: Array, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("picture") / "two faces.png"
-    Image.fromarray(image).save(path)
+    path.write_bytes(png(image))
     return path
 
 
@@ -261,7 +259,7 @@ def test_downloads_are_read_by_other_programs(
     assert len(mesh.vertices) == ROWS * COLUMNS and mesh.visual.uv is not None
     length = int.from_bytes(content[12:16], "little")
     (described,) = json.loads(content[20 : 20 + length])["meshes"]
-    assert described["extras"]["targetNames"] == list(NAMES)
+    assert described["extras"]["targetNames"] == NAMES
     assert described["weights"] == faces[1].expression_coeffs.tolist()
 
     name, content = downloaded(page, "PLY")
@@ -379,8 +377,8 @@ def test_a_key_is_asked_for(
     open_page: Callable[..., Page], pack: Path, picture: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "keys").write_text(KEY)
-    with serving("--pack", str(pack), "--api-keys", str(tmp_path / "keys")) as address:
-        page = open_page(address)
+    with serving(pack, tmp_path, "--api-keys", str(tmp_path / "keys")) as running:
+        page = open_page(running.url)
         page.get_by_label("Choose a picture").set_input_files(picture)
         page.get_by_label("API key").fill("something else")
         page.get_by_label("API key").press("Enter")
