@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   threedfa::bindings::register_image(m);
   threedfa::bindings::register_mesh(m);
   threedfa::bindings::register_model(m);
+  threedfa::bindings::register_text(m);
 }

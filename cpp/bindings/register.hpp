@@ -10,5 +10,6 @@ void register_detection(py::module_& m);
 void register_image(py::module_& m);
 void register_mesh(py::module_& m);
 void register_model(py::module_& m);
+void register_text(py::module_& m);
 
 }  // namespace threedfa::bindings

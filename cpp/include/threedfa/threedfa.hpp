@@ -15,4 +15,5 @@
 #include "threedfa/span.hpp"
 #include "threedfa/subdivision.hpp"
 #include "threedfa/tensor_file.hpp"
+#include "threedfa/text.hpp"
 #include "threedfa/texture.hpp"

@@ -1,0 +1,160 @@
+#include "threedfa/text.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <vector>
+
+namespace threedfa {
+namespace {
+
+constexpr std::size_t kLongest = 64;  // characters of a number; "%.9f" of the largest float has 50
+
+constexpr std::array<double, 14> kPowersOfTen{1e0, 1e1, 1e2, 1e3,  1e4,  1e5,  1e6,
+                                              1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13};
+
+double power_of_ten(int exponent) { return kPowersOfTen[static_cast<std::size_t>(exponent)]; }
+
+struct Conversion {
+  char kind = 'd';  // of printf
+  int digits = 0;   // all of them for 'g', those behind the point for 'f'
+};
+
+struct Pattern {
+  std::vector<std::string_view> literals;  // before each conversion, and after the last
+  std::vector<Conversion> conversions;
+};
+
+Pattern parse(std::string_view text, std::string_view kinds, const char* expected) {
+  Pattern pattern;
+  std::size_t start = 0;
+  for (std::size_t at = text.find('%'); at != text.npos; at = text.find('%', start)) {
+    pattern.literals.push_back(text.substr(start, at - start));
+    Conversion conversion;
+    std::size_t end = at + 1;
+    if (end + 1 < text.size() && text[end] == '.') {
+      conversion.digits = text[end + 1] - '0';
+      end += 2;
+    }
+    conversion.kind = end < text.size() ? text[end] : '\0';
+    const bool has_digits = conversion.digits >= 1 && conversion.digits <= 9;
+    require(kinds.find(conversion.kind) != kinds.npos && has_digits == (conversion.kind != 'd'),
+            "pattern", expected, std::string(text));
+    pattern.conversions.push_back(conversion);
+    start = end + 1;
+  }
+  require(!pattern.conversions.empty(), "pattern", expected, std::string(text));
+  pattern.literals.push_back(text.substr(start));
+  return pattern;
+}
+
+/// The nearest whole number to the exact product of which `product`, below 1e9, is the rounded
+/// value; -1 where the two may be on different sides of a half.
+std::int64_t nearest(double product) {
+  const double whole = std::floor(product);
+  const double fraction = product - whole;
+  if (std::abs(fraction - 0.5) < 1e-6) return -1;  // a product is off by 6e-8 at most
+  return static_cast<std::int64_t>(whole) + (fraction > 0.5);
+}
+
+/// `count` digits of `number`, which has no more, with zeros in front.
+char* put_digits(char* out, std::int64_t number, int count) {
+  auto left = static_cast<std::uint32_t>(number);
+  for (int i = count - 1; i >= 0; --i) {
+    out[i] = static_cast<char>('0' + left % 10);
+    left /= 10;
+  }
+  return out + count;
+}
+
+/// "%.Ng" for what it writes without an exponent; nullptr where rounding needs more care or there
+/// is one.
+char* put_general(char* out, double magnitude, int digits) {
+  if (magnitude == 0) {
+    *out = '0';
+    return out + 1;
+  }
+  if (!(magnitude >= 1e-4 && magnitude < power_of_ten(digits))) return nullptr;
+  int exponent = digits - 1;  // of the first digit
+  while (exponent > 0 && magnitude < power_of_ten(exponent)) --exponent;
+  while (magnitude * power_of_ten(-std::min(exponent, 0)) < 1) --exponent;
+  std::int64_t number = nearest(magnitude * power_of_ten(digits - 1 - exponent));
+  if (number < 0 || number >= static_cast<std::int64_t>(power_of_ten(digits))) return nullptr;
+
+  for (int i = 0; i > exponent; --i) {
+    *out++ = '0';
+    if (i == 0) *out++ = '.';
+  }
+  const int before_point = exponent + 1;
+  char text[9];
+  put_digits(text, number, digits);
+  int end = digits;
+  while (end > std::max(before_point, 1) && text[end - 1] == '0') --end;
+  for (int i = 0; i < end; ++i) {
+    if (i == before_point && i > 0) *out++ = '.';
+    *out++ = text[i];
+  }
+  return out;
+}
+
+/// "%.Nf"; nullptr where rounding needs more care.
+char* put_fixed(char* out, double magnitude, int decimals) {
+  const double product = magnitude * power_of_ten(decimals);
+  if (!(product < 1e9)) return nullptr;
+  const std::int64_t number = nearest(product);
+  if (number < 0) return nullptr;
+  const auto one = static_cast<std::int64_t>(power_of_ten(decimals));
+  out = std::to_chars(out, out + kLongest, number / one).ptr;
+  *out++ = '.';
+  return put_digits(out, number % one, decimals);
+}
+
+char* put(char* out, float value, Conversion conversion) {
+  char* const number = std::signbit(value) ? out + 1 : out;
+  *out = '-';
+  const double magnitude = std::abs(static_cast<double>(value));
+  const bool general = conversion.kind == 'g';
+  char* const end = (general ? put_general : put_fixed)(number, magnitude, conversion.digits);
+  if (end != nullptr) return end;
+  const auto format = general ? std::chars_format::general : std::chars_format::fixed;
+  return std::to_chars(out, out + kLongest, value, format, conversion.digits).ptr;
+}
+
+char* put(char* out, std::int64_t value, Conversion) {
+  return std::to_chars(out, out + kLongest, value).ptr;
+}
+
+template <class T>
+std::string rows(const Pattern& pattern, Span<const T> table) {
+  const std::size_t columns = pattern.conversions.size();
+  require(table.size() % columns == 0, "table", "rows of " + std::to_string(columns) + " numbers",
+          std::to_string(table.size()) + " numbers");
+  std::size_t longest = columns * kLongest;
+  for (const std::string_view literal : pattern.literals) longest += literal.size();
+  std::vector<char> row(longest);
+  std::string text;
+  for (std::size_t start = 0; start < table.size(); start += columns) {
+    char* out = row.data();
+    for (std::size_t i = 0; i < columns; ++i) {
+      out += pattern.literals[i].copy(out, pattern.literals[i].size());
+      out = put(out, table[start + i], pattern.conversions[i]);
+    }
+    out += pattern.literals[columns].copy(out, pattern.literals[columns].size());
+    text.append(row.data(), static_cast<std::size_t>(out - row.data()));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string format_rows(std::string_view pattern, Span<const float> table) {
+  return rows(parse(pattern, "gf", "text with a \"%.Ng\" or \"%.Nf\" (N = 1..9) for each column"),
+              table);
+}
+
+std::string format_rows(std::string_view pattern, Span<const std::int64_t> table) {
+  return rows(parse(pattern, "d", "text with a \"%d\" for each column"), table);
+}
+
+}  // namespace threedfa
