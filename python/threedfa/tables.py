@@ -52,6 +52,8 @@ class FaceFields(Protocol):
     @property
     def score(self) -> float: ...
     @property
+    def confidence(self) -> float | None: ...
+    @property
     def roi(self) -> NDArray[np.floating[Any]]: ...
     @property
     def params(self) -> NDArray[np.float32]: ...
@@ -323,6 +325,8 @@ def _face_to_dict(
         "shape_coeffs": _numbers("shape_coeffs", face.shape_coeffs, (None,)),
         "expression_coeffs": _numbers("expression_coeffs", face.expression_coeffs, (None,)),
     }
+    if face.confidence is not None:
+        fields["confidence"] = _numbers("confidence", face.confidence, ())
     if landmark_sets:
         fields["landmark_sets"] = {
             name: _numbers(name, face.landmarks_in(name), (None, 3)) for name in landmark_sets
@@ -352,6 +356,7 @@ def _face_from_dict(fields: Mapping[str, Any], model: MorphableModel) -> Face:
         params=array("params", np.float32, (model.param_count,)),
         landmarks=array("landmarks", np.float32, (_LANDMARKS, 3)),
         model=model,
+        confidence=float(array("confidence", np.float64, ())) if "confidence" in fields else None,
     )
 
 

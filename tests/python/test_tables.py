@@ -53,6 +53,7 @@ class FakeFace:
     triangles: NDArray[np.int32]
     shape_coeffs: NDArray[np.float32]
     expression_coeffs: NDArray[np.float32]
+    confidence: float | None = None
 
 
 def make_face(seed: int, vertices: int = 9) -> FakeFace:
@@ -111,6 +112,13 @@ def strict_json(text: str) -> Any:
 
 
 # JSON
+
+
+def test_confidence_is_there_where_the_regressor_says() -> None:
+    for confidence in (None, 0.0, 0.75):
+        entry = faces_to_dict((4, 5), [replace(make_face(0), confidence=confidence)])
+        assert entry["faces"][0].get("confidence") == confidence
+        RESULT_VALIDATOR.validate(entry)
 
 
 def test_the_schema_is_a_schema() -> None:
