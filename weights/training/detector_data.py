@@ -565,7 +565,7 @@ def _overlap(a: Array, b: Array) -> float:
 
 def assign(
     priors: Array, squares: Array, sure: NDArray[np.bool_]
-) -> tuple[Array, NDArray[np.int8]]:
+) -> tuple[Array, NDArray[np.int8], Array]:
     """What the network is to say at each prior.
 
     A prior answers for a face that is less than 0.65 octaves away in size and whose middle is
@@ -578,13 +578,15 @@ def assign(
         sure: (K,).
 
     Returns:
-        (P, 4) offsets (centre / prior side, log size), not yet divided by the variances, and (P,)
-        1 face, 0 background, -1 neither.
+        (P, 4) offsets (centre / prior side, log size), not yet divided by the variances; (P,)
+        1 face, 0 background, -1 neither; and (P,) how much a prior with a face counts: large faces
+        have many priors, small ones few.
     """
     offsets = np.zeros((len(priors), 4), np.float32)
     labels = np.zeros(len(priors), np.int8)
+    weights = np.zeros(len(priors), np.float32)
     if len(squares) == 0:
-        return offsets, labels
+        return offsets, labels, weights
     apart = np.abs(priors[:, None, :2] - squares[None, :, :2]).max(-1) / squares[:, 2]
     octaves = np.abs(np.log2(priors[:, 2:3] / squares[:, 2]))
     near = (apart < 0.55) & (octaves < 1.1)
@@ -596,11 +598,12 @@ def assign(
     face = cost.argmin(1)
     positive = np.isfinite(cost.min(1))
     labels[positive] = 1
+    weights[positive] = np.bincount(face[positive])[face[positive]] ** -0.5
     matched = squares[face[positive]]
     own = priors[positive]
     offsets[positive, :2] = (matched[:, :2] - own[:, :2]) / own[:, 2:3]
     offsets[positive, 2:] = np.log(matched[:, 2:3] / own[:, 2:3])
-    return offsets, labels
+    return offsets, labels, weights
 
 
 def draw(sample: Sample) -> Image:

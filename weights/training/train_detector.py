@@ -106,6 +106,7 @@ class Batch:
     pictures: Tensor  # (N, H, W, 3) uint8
     offsets: Tensor  # (N, P, 4), divided by the variances
     labels: Tensor  # (N, P) int8
+    weights: Tensor  # (N, P) of the priors with a face
 
 
 class Batches(torch.utils.data.IterableDataset[Batch]):
@@ -146,25 +147,29 @@ def collate(samples: list[Sample], priors: Array) -> Batch:
     variances = np.array([VARIANCES[0]] * 2 + [VARIANCES[1]] * 2, np.float32)
     return Batch(
         torch.from_numpy(np.stack([sample.image for sample in samples])),
-        torch.from_numpy(np.stack([offsets for offsets, _ in targets]) / variances),
-        torch.from_numpy(np.stack([labels for _, labels in targets])),
+        torch.from_numpy(np.stack([offsets for offsets, _, _ in targets]) / variances),
+        torch.from_numpy(np.stack([labels for _, labels, _ in targets])),
+        torch.from_numpy(np.stack([weights for _, _, weights in targets])),
     )
 
 
 def detection_loss(offsets: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Classification and box loss, each per face-bearing prior."""
     positive = batch.labels == 1
+    weights = batch.weights[positive]
+    weights = weights * (len(weights) / weights.sum().clamp(min=1e-6))
     count = positive.sum().clamp(min=1)
     wrong = nn.functional.binary_cross_entropy_with_logits(
         logits, positive.float(), reduction="none"
     )
     negatives = wrong[batch.labels == 0]
     hardest = min(len(negatives), max(NEGATIVES_PER_POSITIVE * int(count), 8 * len(batch.labels)))
-    classification = (wrong[positive].sum() + negatives.topk(hardest).values.sum()) / count
+    found = (weights * wrong[positive]).sum()
+    classification = (found + negatives.topk(hardest).values.sum()) / count
     boxes = nn.functional.smooth_l1_loss(
-        offsets[positive], batch.offsets[positive], reduction="sum", beta=0.5
+        offsets[positive], batch.offsets[positive], reduction="none", beta=0.5
     )
-    return classification, boxes / count
+    return classification, (weights[:, None] * boxes).sum() / count
 
 
 def collect_negatives(batch: Batch, logits: Tensor, negatives: Negatives, most: int = 4) -> None:
@@ -405,7 +410,12 @@ def train(options: argparse.Namespace) -> None:
         pixels = normalize(batch.pictures.to(device)).contiguous(memory_format=torch.channels_last)
         with autocast(device):
             offsets, logits = network(pixels)
-        target = Batch(batch.pictures, batch.offsets.to(device), batch.labels.to(device))
+        target = Batch(
+            batch.pictures,
+            batch.offsets.to(device),
+            batch.labels.to(device),
+            batch.weights.to(device),
+        )
         classification, boxes = detection_loss(offsets.float(), logits.float(), target)
         optimizer.zero_grad(set_to_none=True)
         (classification + boxes).backward()
