@@ -90,6 +90,18 @@ Span<const float> read_basis(const TensorFile& file, const std::string& name, st
   return *storage;
 }
 
+// The rows of a basis that the file holds as integers, which `read_basis` has checked.
+void append_packed(const TensorFile& file, const std::string& name, std::size_t row_size,
+                   LinearModel& to) {
+  constexpr std::size_t kAny = TensorFile::kAny;
+  const Span<const float> scales = file.f32(name + "_scale", {kAny});
+  const Span<const std::int16_t> steps = file.i16(name + "_basis", {kAny, kAny, 3});
+  for (std::size_t k = 0; k < scales.size(); ++k) {
+    to.steps.emplace_back(steps.data() + k * row_size, row_size);
+    to.scales.push_back(scales[k]);
+  }
+}
+
 PointSet read_point_set(const TensorFile& file, const std::string& name, std::size_t vertex_count) {
   PointSet set;
   set.name = name;
@@ -132,24 +144,33 @@ void LinearModel::evaluate(Span<const float> coefficients, Span<float> out) cons
 
 void LinearModel::evaluate_many(Span<const float> coefficients, std::size_t count,
                                 Span<float> out) const {
-  const std::size_t n = mean.size();
-  for (const Span<const float>& row : basis) require_size("a row of the basis", n, row.size());
-  require_size("coefficients", count * basis.size(), coefficients.size());
+  const std::size_t n = mean.size(), modes = mode_count();
+  require(basis.empty() || steps.empty(), "model", "rows of floats or of integers", "both");
+  require_size("scales", steps.size(), scales.size());
+  for (const auto& row : basis) require_size("a row of the basis", n, row.size());
+  for (const auto& row : steps) require_size("a row of the basis", n, row.size());
+  require_size("coefficients", count * modes, coefficients.size());
   require_size("out", count * n, out.size());
-  if (count == 0) return;
 
   const simd::Loops& loops = simd::loops();
   const std::size_t tile = count > 1 ? kSharedTile : kTile;
-  std::vector<const float*> rows(basis.size());
+  std::vector<const float*> floats(basis.size()), weights(count);
+  std::vector<const std::int16_t*> integers(steps.size());
+  std::vector<float*> sums(count);
+  const simd::BasisRows rows{floats.data(), integers.data(),
+                             steps.empty() ? nullptr : scales.data()};
+  for (std::size_t face = 0; face < count; ++face) {
+    weights[face] = coefficients.data() + face * modes;
+  }
   for (std::size_t begin = 0; begin < n; begin += tile) {
     const std::size_t size = std::min(tile, n - begin);
-    for (std::size_t k = 0; k < rows.size(); ++k) rows[k] = basis[k].data() + begin;
+    for (std::size_t k = 0; k < floats.size(); ++k) floats[k] = basis[k].data() + begin;
+    for (std::size_t k = 0; k < integers.size(); ++k) integers[k] = steps[k].data() + begin;
     for (std::size_t face = 0; face < count; ++face) {
-      float* const sums = out.data() + face * n + begin;
-      std::copy_n(mean.data() + begin, size, sums);
-      loops.add_rows(rows.data(), coefficients.data() + face * rows.size(), rows.size(), size,
-                     sums);
+      sums[face] = out.data() + face * n + begin;
+      std::copy_n(mean.data() + begin, size, sums[face]);
     }
+    loops.add_rows(rows, modes, size, count, weights.data(), sums.data());
   }
 }
 
@@ -180,12 +201,21 @@ MorphableModel::MorphableModel(TensorFile file) : file_(std::move(file)) {
     check_range(file_, "uv", uv_, 0.0f, 1.0f, "values in 0..1");
   }
 
-  dense_.mean = mean_;
+  std::vector<Span<const float>> rows;
   for (std::size_t k = 0; k < shape_count_; ++k) {
-    dense_.basis.emplace_back(shape_basis_.data() + k * mean_.size(), mean_.size());
+    rows.emplace_back(shape_basis_.data() + k * mean_.size(), mean_.size());
   }
   for (std::size_t k = 0; k < expression_count_; ++k) {
-    dense_.basis.emplace_back(expression_basis_.data() + k * mean_.size(), mean_.size());
+    rows.emplace_back(expression_basis_.data() + k * mean_.size(), mean_.size());
+  }
+  dense_.mean = mean_;
+  const bool shape_packed = shape_storage_ != nullptr || shape_count_ == 0;
+  const bool expression_packed = expression_storage_ != nullptr || expression_count_ == 0;
+  if (shape_packed && expression_packed) {  // the same values from half the memory
+    if (shape_count_ > 0) append_packed(file_, "shape", mean_.size(), dense_);
+    if (expression_count_ > 0) append_packed(file_, "expression", mean_.size(), dense_);
+  } else {
+    dense_.basis = rows;
   }
 
   // Landmarks are linear in the vertices, so they have a mean and basis rows of their own.
@@ -202,13 +232,13 @@ MorphableModel::MorphableModel(TensorFile file) : file_(std::move(file)) {
     }
   };
   std::vector<float> storage;
-  append_at_landmarks(dense_.mean, storage);
-  for (const Span<const float>& row : dense_.basis) append_at_landmarks(row, storage);
+  append_at_landmarks(mean_, storage);
+  for (const Span<const float>& row : rows) append_at_landmarks(row, storage);
   check_finite(file_, "landmark_weights", storage);
   sparse_storage_ = std::make_shared<const std::vector<float>>(std::move(storage));
   const std::size_t n = landmark_vertices_.size();
   sparse_.mean = {sparse_storage_->data(), n};
-  for (std::size_t k = 1; k <= dense_.basis.size(); ++k) {
+  for (std::size_t k = 1; k <= rows.size(); ++k) {
     sparse_.basis.emplace_back(sparse_storage_->data() + k * n, n);
   }
 }

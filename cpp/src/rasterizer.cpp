@@ -1,56 +1,31 @@
 #include "threedfa/rasterizer.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
 #include <string>
 
+#include "simd/loops.hpp"
+#include "simd/triangle.hpp"
 #include "triangle_indices.hpp"
 
 namespace threedfa {
 namespace {
 
-/// Rows shorter than this are tested pixel by pixel; finding where a longer one enters and leaves
-/// the triangle costs less than testing it all.
-constexpr int kLongRow = 16;
+/// Triangles with narrower boxes are drawn in blocks of 2 x 2 pixels, many at once. In wider ones
+/// each row is cut down to the triangle first.
+constexpr int kWide = 16;
 
-struct Mesh {
-  const float* vertices;
-  const std::int32_t* triangles;
+struct Mesh : simd::MeshView {
   std::size_t triangle_count;
   const float* attributes;
   std::size_t channels;
 };
 
-/// A triangle's edge as a * (px - x) + b * (py - y): positive inside. Triangles that share an edge
-/// compute it from the same end point with exactly negated a and b, so rounding gives them exactly
-/// opposite values and no pixel falls between them or to both.
-struct Edge {
-  double a;
-  double b;
-  double x;
-  double y;
-  double least;  ///< a pixel belongs to the triangle from this value on
-
-  /// From (px, py) to (qx, qy), `side` = 1 or -1 turns the inside positive.
-  Edge(double px, double py, double qx, double qy, double side)
-      : a(side * (py - qy)), b(side * (qx - px)) {
-    const bool from_q = (qx < px) | ((qx == px) & (qy < py));
-    x = from_q ? qx : px;
-    y = from_q ? qy : py;
-    // A centre on the edge counts for left and top edges. Products of two floats, and their
-    // sums, are zero or far above DBL_MIN: comparing with it means "greater than zero".
-    const bool top_left = (a > 0.0) | ((a == 0.0) & (b > 0.0));
-    least = top_left ? 0.0 : std::numeric_limits<double>::min();
-  }
-
-  double row(double py) const { return b * (py - y); }
-  double at(double px, double row_value) const { return a * (px - x) + row_value; }
-};
-
 /// Cuts first..last down to the pixels of a row that can be inside the edge, give or take one.
-void narrow(const Edge& edge, double row_value, int& first, int& last) {
+void narrow(const simd::Edge& edge, double row_value, int& first, int& last) {
   if (edge.a == 0.0) {
     return;
   }
@@ -71,113 +46,177 @@ void narrow(const Edge& edge, double row_value, int& first, int& last) {
   }
 }
 
-template <bool kTriangle, bool kBarycentric, bool kImage>
-void draw(const Mesh& mesh, const RasterBuffers& buffers) {
-  const double right = buffers.width - 1;
-  const double bottom = buffers.height - 1;
-  const auto width = static_cast<std::size_t>(buffers.width);
+/// Where PixelQuads keeps the covered pixels of block 0, for each of the 16 sets of them.
+struct CoveredPixels {
+  std::uint16_t places[4];
+  std::uint16_t count;
+};
 
-  for (std::size_t t = 0; t < mesh.triangle_count; ++t) {
-    const std::int32_t* index = mesh.triangles + 3 * t;
-    const float* v0 = mesh.vertices + 3 * static_cast<std::size_t>(index[0]);
-    const float* v1 = mesh.vertices + 3 * static_cast<std::size_t>(index[1]);
-    const float* v2 = mesh.vertices + 3 * static_cast<std::size_t>(index[2]);
+constexpr std::array<CoveredPixels, 16> covered_pixels() {
+  std::array<CoveredPixels, 16> sets{};
+  for (std::size_t set = 0; set < 16; ++set) {
+    for (std::size_t pixel = 0; pixel < 4; ++pixel) {
+      if ((set >> pixel & 1) == 0) continue;
+      sets[set].places[sets[set].count++] =
+          static_cast<std::uint16_t>(simd::PixelQuads::kMost * pixel);
+    }
+  }
+  return sets;
+}
 
-    // Clip the box to the buffers while it is floating point, so that it fits an int. With a NaN
-    // it is still inside the buffers, and with an infinity too or empty.
-    const double left_edge = std::max(0.0, double(std::min(v0[0], std::min(v1[0], v2[0]))));
-    const double right_edge = std::min(right, double(std::max(v0[0], std::max(v1[0], v2[0]))));
-    const double top_edge = std::max(0.0, double(std::min(v0[1], std::min(v1[1], v2[1]))));
-    const double bottom_edge = std::min(bottom, double(std::max(v0[1], std::max(v1[1], v2[1]))));
-    if (!(left_edge <= right_edge) || !(top_edge <= bottom_edge)) {
-      continue;
-    }
-    int x_first = static_cast<int>(left_edge);
-    int y_first = static_cast<int>(top_edge);
-    x_first += x_first < left_edge;  // ceil and floor of numbers that are not negative
-    y_first += y_first < top_edge;
-    const int x_last = static_cast<int>(right_edge);
-    const int y_last = static_cast<int>(bottom_edge);
-    if (x_first > x_last || y_first > y_last) {
-      continue;
-    }
+constexpr std::array<CoveredPixels, 16> kCoveredPixels = covered_pixels();
 
-    // Zero, unless something is infinite or NaN.
-    const float sum_of_zeros = 0 * v0[0] + 0 * v0[1] + 0 * v0[2] + 0 * v1[0] + 0 * v1[1] +
-                               0 * v1[2] + 0 * v2[0] + 0 * v2[1] + 0 * v2[2];
-    if (!(sum_of_zeros == 0.0f)) {
-      continue;
-    }
-    const Edge unsided(v1[0], v1[1], v2[0], v2[1], 1.0);
-    const double area = unsided.at(v0[0], unsided.row(v0[1]));
-    if (area == 0.0) {
-      continue;
-    }
-    const double side = area > 0.0 ? 1.0 : -1.0;
-    const Edge edge0(v1[0], v1[1], v2[0], v2[1], side);
-    const Edge edge1(v2[0], v2[1], v0[0], v0[1], side);
-    const Edge edge2(v0[0], v0[1], v1[0], v1[1], side);
+/// Draws triangles in the order in which they come.
+class Painter {
+ public:
+  Painter(const Mesh& mesh, const RasterBuffers& buffers) : mesh_(mesh), buffers_(buffers) {}
 
-    for (int y = y_first; y <= y_last; ++y) {
-      const double row0 = edge0.row(y);
-      const double row1 = edge1.row(y);
-      const double row2 = edge2.row(y);
-      int first = x_first;
-      int last = x_last;
-      if (last - first >= kLongRow) {
-        narrow(edge0, row0, first, last);
-        narrow(edge1, row1, first, last);
-        narrow(edge2, row2, first, last);
+  void paint() {
+    for (std::size_t begin = 0; begin < mesh_.triangle_count; begin += kBatch) {
+      paint_batch(begin, std::min(kBatch, mesh_.triangle_count - begin));
+    }
+    paint_quads();
+  }
+
+ private:
+  static constexpr std::size_t kBatch = simd::PixelBoxes::kMost;
+  static constexpr std::size_t kQuads = simd::PixelQuads::kMost;
+
+  const std::int32_t* corners_of(std::int32_t triangle) const {
+    return mesh_.triangles + 3 * static_cast<std::size_t>(triangle);
+  }
+  const float* vertex(std::int32_t index) const {
+    return mesh_.vertices + 3 * static_cast<std::size_t>(index);
+  }
+  void paint_batch(std::size_t begin, std::size_t count) {
+    loops_.find_boxes(mesh_, begin, count, buffers_.height, buffers_.width, boxes_);
+    // Without a branch: whether a small triangle holds a pixel's centre cannot be foretold.
+    std::uint8_t with_pixels[kBatch];
+    std::size_t found = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      with_pixels[found] = static_cast<std::uint8_t>(i);
+      found += (boxes_.left[i] <= boxes_.right[i]) & (boxes_.top[i] <= boxes_.bottom[i]);
+    }
+    for (std::size_t k = 0; k < found; ++k) {
+      const std::size_t i = with_pixels[k];
+      if (boxes_.right[i] - boxes_.left[i] < kWide) {
+        add_quads(static_cast<std::int32_t>(begin + i), i);
+      } else {
+        paint_quads();
+        paint_rows(static_cast<std::int32_t>(begin + i), i);
       }
-      for (int x = first; x <= last; ++x) {
-        const double e0 = edge0.at(x, row0);
-        const double e1 = edge1.at(x, row1);
-        const double e2 = edge2.at(x, row2);
-        if (!((e0 >= edge0.least) & (e1 >= edge1.least) & (e2 >= edge2.least))) {
-          continue;
-        }
-        // The sum is twice the area. Unlike the area computed once, it has no cancellation, so
-        // weights stay within 0..1 in the thinnest triangle; there, rounding may make it zero.
-        const double sum = e0 + e1 + e2;
-        if (!(sum > 0.0)) {
-          continue;
-        }
-        const double inverse = 1.0 / sum;
-        const auto w0 = static_cast<float>(e0 * inverse);
-        const auto w1 = static_cast<float>(e1 * inverse);
-        const auto w2 = static_cast<float>(e2 * inverse);
-        const float z = w0 * v0[2] + w1 * v1[2] + w2 * v2[2];
-        const std::size_t pixel = static_cast<std::size_t>(y) * width + static_cast<std::size_t>(x);
-        if (!(z > buffers.depth[pixel])) {
-          continue;
-        }
-        buffers.depth[pixel] = z;
-        if constexpr (kTriangle) {
-          buffers.triangle[pixel] = static_cast<std::int32_t>(t);
-        }
-        if constexpr (kBarycentric) {
-          float* weights = buffers.barycentric + 3 * pixel;
-          weights[0] = w0;
-          weights[1] = w1;
-          weights[2] = w2;
-        }
-        if constexpr (kImage) {
-          const std::size_t channels = mesh.channels;
-          const float* c0 = mesh.attributes + channels * static_cast<std::size_t>(index[0]);
-          const float* c1 = mesh.attributes + channels * static_cast<std::size_t>(index[1]);
-          const float* c2 = mesh.attributes + channels * static_cast<std::size_t>(index[2]);
-          float* colour = buffers.image + channels * pixel;
-          for (std::size_t c = 0; c < channels; ++c) {
-            colour[c] = w0 * c0[c] + w1 * c1[c] + w2 * c2[c];
-          }
+    }
+  }
+
+  /// Covers the box of a triangle, number `i` of the batch, with blocks.
+  void add_quads(std::int32_t triangle, std::size_t i) {
+    const int right = boxes_.right[i], bottom = boxes_.bottom[i];
+    for (int y = boxes_.top[i]; y <= bottom; y += 2) {
+      for (int x = boxes_.left[i]; x <= right; x += 2) {
+        if (quad_count_ == kQuads) paint_quads();
+        const std::size_t n = quad_count_++;
+        quads_.triangle[n] = triangle;
+        quads_.left[n] = x;
+        quads_.top[n] = y;
+        quads_.wanted[n] = (x < right ? 0b1111 : 0b0101) & (y < bottom ? 0b1111 : 0b0011);
+      }
+    }
+  }
+
+  void paint_quads() {
+    loops_.cover_quads(mesh_, quad_count_, quads_);
+    // Where in the arrays of quads_ the covered pixels are, block after block, so triangle after
+    // triangle. Four are written for each block and those that are not covered overwritten:
+    // without a branch, as above.
+    std::uint16_t places[4 * kQuads];
+    std::size_t count = 0;
+    for (std::size_t n = 0; n < quad_count_; ++n) {
+      const std::size_t covered = static_cast<std::size_t>(quads_.covered[n]);
+      const CoveredPixels& pixels = kCoveredPixels[covered];
+      for (std::size_t k = 0; k < 4; ++k) {
+        places[count + k] = static_cast<std::uint16_t>(pixels.places[k] + n);
+      }
+      count += pixels.count;
+    }
+    const RasterBuffers buffers = buffers_;  // which nothing below can change
+    for (std::size_t k = 0; k < count; ++k) {
+      const std::size_t place = places[k], n = place % kQuads, pixel = place / kQuads;
+      const int x = quads_.left[n] + static_cast<int>(pixel % 2);
+      const int y = quads_.top[n] + static_cast<int>(pixel / 2);
+      const float weights[] = {quads_.weights[0][place], quads_.weights[1][place],
+                               quads_.weights[2][place]};
+      paint_pixel(buffers, quads_.triangle[n], x, y, quads_.depth[place], weights);
+    }
+    quad_count_ = 0;
+  }
+
+  void paint_rows(std::int32_t index, std::size_t i) {
+    const std::int32_t* const corners = corners_of(index);
+    const float *const v0 = vertex(corners[0]), *const v1 = vertex(corners[1]),
+                       *const v2 = vertex(corners[2]);
+    const simd::Triangle triangle =
+        simd::make_triangle(v0[0], v0[1], v0[2], v1[0], v1[1], v1[2], v2[0], v2[1], v2[2]);
+    if (!triangle.drawn) return;
+    simd::PixelRow row;
+    for (int y = boxes_.top[i]; y <= boxes_.bottom[i]; ++y) {
+      int first = boxes_.left[i], last = boxes_.right[i];
+      for (const simd::Edge& edge : triangle.edges) {
+        narrow(edge, simd::value_in_row(edge, y), first, last);
+      }
+      constexpr int kMost = simd::PixelRow::kMost;
+      for (int x = first; x <= last; x += kMost) {
+        const auto count = static_cast<std::size_t>(std::min(kMost, last - x + 1));
+        loops_.cover_row(triangle, y, x, count, row);
+        for (std::size_t n = 0; n < count; ++n) {
+          if (row.covered[n] == 0) continue;
+          const float weights[] = {row.weights[0][n], row.weights[1][n], row.weights[2][n]};
+          paint_pixel(buffers_, index, x + static_cast<int>(n), y, row.depth[n], weights);
         }
       }
     }
   }
-}
+
+  void paint_pixel(const RasterBuffers& buffers, std::int32_t triangle, int x, int y, float depth,
+                   const float* weights) const {
+    const std::size_t pixel =
+        static_cast<std::size_t>(y) * static_cast<std::size_t>(buffers.width) +
+        static_cast<std::size_t>(x);
+    if (!(depth > buffers.depth[pixel])) return;
+    buffers.depth[pixel] = depth;
+    if (buffers.triangle != nullptr) buffers.triangle[pixel] = triangle;
+    if (buffers.barycentric != nullptr) {
+      for (std::size_t k = 0; k < 3; ++k) buffers.barycentric[3 * pixel + k] = weights[k];
+    }
+    if (buffers.image != nullptr) paint_attributes(triangle, buffers.image, pixel, weights);
+  }
+
+  void paint_attributes(std::int32_t triangle, float* image, std::size_t pixel,
+                        const float* weights) const {
+    const std::int32_t* const corners = corners_of(triangle);
+    const std::size_t channels = mesh_.channels;
+    const float* const c0 = mesh_.attributes + channels * static_cast<std::size_t>(corners[0]);
+    const float* const c1 = mesh_.attributes + channels * static_cast<std::size_t>(corners[1]);
+    const float* const c2 = mesh_.attributes + channels * static_cast<std::size_t>(corners[2]);
+    float* const colour = image + channels * pixel;
+    for (std::size_t c = 0; c < channels; ++c) {
+      colour[c] = weights[0] * c0[c] + weights[1] * c1[c] + weights[2] * c2[c];
+    }
+  }
+
+  const Mesh& mesh_;
+  const RasterBuffers& buffers_;
+  const simd::Loops& loops_ = simd::loops();
+  simd::PixelBoxes boxes_;
+  // Blocks that wait to be painted.
+  simd::PixelQuads quads_;
+  std::size_t quad_count_ = 0;
+};
 
 std::size_t require_buffers(const RasterBuffers& buffers) {
-  require(buffers.height >= 0 && buffers.width >= 0, "buffers", "a height and width of at least 0",
+  constexpr int kMostSide = 1 << 24;  // up to there each column has its own float
+  require(buffers.height >= 0 && buffers.width >= 0 && buffers.height <= kMostSide &&
+              buffers.width <= kMostSide,
+          "buffers", "a height and width of 0.." + std::to_string(kMostSide),
           std::to_string(buffers.height) + " x " + std::to_string(buffers.width));
   const std::size_t pixels =
       static_cast<std::size_t>(buffers.height) * static_cast<std::size_t>(buffers.width);
@@ -204,8 +243,11 @@ void rasterize(Span<const float> vertices, Span<const std::int32_t> triangles,
   const std::size_t vertex_count = require_vertices(vertices);
   require_triangles(triangles, vertex_count);
   const std::size_t triangle_count = triangles.size() / 3;
-  require(triangle_count <= std::numeric_limits<std::int32_t>::max(), "triangles",
-          "at most 2147483647 triangles", std::to_string(triangle_count));
+  constexpr std::size_t kMost = std::numeric_limits<std::int32_t>::max() / 3;
+  require(triangle_count <= kMost, "triangles", "at most " + std::to_string(kMost) + " triangles",
+          std::to_string(triangle_count));
+  require(vertex_count <= kMost, "vertices", "at most " + std::to_string(kMost) + " vertices",
+          std::to_string(vertex_count));
   std::size_t attribute_count = 0;
   if (buffers.image != nullptr) {
     require(channels > 0, "channels", "at least 1", std::to_string(channels));
@@ -216,16 +258,11 @@ void rasterize(Span<const float> vertices, Span<const std::int32_t> triangles,
     return;
   }
 
-  // Which buffers there are is decided here, not at each pixel.
-  using Draw = void (*)(const Mesh&, const RasterBuffers&);
-  constexpr Draw kDraw[2][2][2] = {{{draw<false, false, false>, draw<false, false, true>},
-                                    {draw<false, true, false>, draw<false, true, true>}},
-                                   {{draw<true, false, false>, draw<true, false, true>},
-                                    {draw<true, true, false>, draw<true, true, true>}}};
-  const Mesh mesh{vertices.data(), triangles.data(), triangle_count, attributes.data(),
+  const Mesh mesh{{vertices.data(), triangles.data()},
+                  triangle_count,
+                  attributes.data(),
                   static_cast<std::size_t>(std::max(channels, 0))};
-  kDraw[buffers.triangle != nullptr][buffers.barycentric != nullptr][buffers.image != nullptr](
-      mesh, buffers);
+  Painter(mesh, buffers).paint();
 }
 
 }  // namespace threedfa

@@ -273,6 +273,39 @@ TEST_CASE("rasterizer: agrees with a plain test of every pixel") {
   }
 }
 
+TEST_CASE("rasterizer: a soup looks as if each triangle were drawn alone, one after the other") {
+  std::mt19937 random(11);
+  for (int round = 0; round < 60; ++round) {
+    const int size = 20 + round;
+    Vertices vertices;
+    Triangles triangles;
+    random_soup(random, 150, size, vertices, triangles);
+    if (round % 2 == 0) {  // small ones
+      for (std::size_t k = 0; k < vertices.size(); k += 9) {
+        for (std::size_t i = 3; i < 9; ++i) {
+          vertices[k + i] = vertices[k + i % 3] + static_cast<float>(random() % 64) / 16.0f;
+        }
+      }
+    }
+    for (std::size_t k = 2; k < vertices.size(); k += 3) vertices[k] = float(random() % 3);  // ties
+    const Picture together = drawn(vertices, triangles, size, size);
+    Picture expected(size, size);
+    for (std::size_t t = 0; t < triangles.size(); t += 3) {
+      const Picture one =
+          drawn(vertices, {triangles[t], triangles[t + 1], triangles[t + 2]}, size, size);
+      for (std::size_t i = 0; i < one.pixels(); ++i) {
+        if (!(one.depth[i] > expected.depth[i])) continue;
+        expected.depth[i] = one.depth[i];
+        expected.triangle[i] = static_cast<std::int32_t>(t / 3);
+        std::copy_n(&one.barycentric[3 * i], 3, &expected.barycentric[3 * i]);
+      }
+    }
+    CHECK(together.triangle == expected.triangle);
+    CHECK(together.depth == expected.depth);
+    CHECK(together.barycentric == expected.barycentric);
+  }
+}
+
 TEST_CASE("rasterizer: the order of triangles does not matter where depths differ") {
   std::mt19937 random(5);
   for (int round = 0; round < 20; ++round) {
@@ -472,6 +505,8 @@ TEST_CASE("rasterizer: bad input is refused") {
   buffers.depth = nullptr;
   CHECK_THROWS_WITH(clear(buffers), "buffers: expected a depth buffer, got null");
   buffers.height = -1;
+  CHECK_THROWS_AS(clear(buffers), std::invalid_argument);
+  buffers.height = (1 << 24) + 1;
   CHECK_THROWS_AS(clear(buffers), std::invalid_argument);
   CHECK_NOTHROW(draw(vertices, {0, 1, 2}, RasterBuffers{}));
 }

@@ -1,14 +1,18 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "simd/loops.hpp"
+#include "simd/triangle.hpp"
 
-using threedfa::simd::Loops;
+using namespace threedfa::simd;
 
 namespace {
 
@@ -39,24 +43,107 @@ void for_each_build(Check check) {
 TEST_CASE("simd: every build adds rows to the same bits") {
   for (const std::size_t modes : {0, 1, 3, 4, 7, 50}) {
     for (const std::size_t size : {0, 1, 15, 16, 17, 1000}) {
-      const auto data = random_floats(modes * size, -1000, 1000);
-      const auto coefficients = random_floats(modes, -3, 3);
-      const auto start = random_floats(size, -1000, 1000);
-      std::vector<const float*> rows;
-      for (std::size_t k = 0; k < modes; ++k) rows.push_back(data.data() + k * size);
-      for_each_build([&](const Loops& scalar, const Loops& other) {
-        auto expected = start, found = start;
-        scalar.add_rows(rows.data(), coefficients.data(), modes, size, expected.data());
-        other.add_rows(rows.data(), coefficients.data(), modes, size, found.data());
-        CHECK(expected == found);
-        // The definition, one mode after the other.
+      const std::size_t faces = modes % 4 + size % 5;
+      std::vector<std::int16_t> steps(modes * size);
+      for (auto& step : steps) step = static_cast<std::int16_t>(generator());
+      const auto scales = random_floats(modes, -1, 1);
+      const auto coefficients = random_floats(faces * modes, -3, 3);
+      const auto start = random_floats(faces * size, -1000, 1000);
+      std::vector<float> values(modes * size);
+      std::vector<const float*> floats, weights;
+      std::vector<const std::int16_t*> integers;
+      for (std::size_t k = 0; k < modes; ++k) {
+        floats.push_back(values.data() + k * size);
+        integers.push_back(steps.data() + k * size);
+        for (std::size_t i = k * size; i < (k + 1) * size; ++i) {
+          values[i] = scales[k] * static_cast<float>(steps[i]);
+        }
+      }
+      // The definition, one mode after the other.
+      auto expected = start;
+      for (std::size_t f = 0; f < faces; ++f) {
+        weights.push_back(coefficients.data() + f * modes);
         for (std::size_t i = 0; i < size; ++i) {
-          float sum = start[i];
-          for (std::size_t k = 0; k < modes; ++k) sum += coefficients[k] * rows[k][i];
-          REQUIRE(sum == expected[i]);
+          for (std::size_t k = 0; k < modes; ++k) {
+            expected[f * size + i] += weights[f][k] * floats[k][i];
+          }
+        }
+      }
+      for_each_build([&](const Loops&, const Loops& other) {
+        const BasisRows rows[] = {{floats.data(), nullptr, nullptr},
+                                  {nullptr, integers.data(), scales.data()}};
+        for (const BasisRows& form : rows) {
+          if (modes == 0) continue;  // data() of an empty vector says nothing about the form
+          auto found = start;
+          std::vector<float*> sums;
+          for (std::size_t f = 0; f < faces; ++f) sums.push_back(found.data() + f * size);
+          other.add_rows(form, modes, size, faces, weights.data(), sums.data());
+          CHECK(found == expected);
         }
       });
     }
+  }
+}
+
+TEST_CASE("simd: every build covers the same pixels to the same bits") {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  const float odd[] = {kNan, -kNan, 1e-45f, -3e38f, 3e38f, std::numeric_limits<float>::infinity()};
+  constexpr int kHeight = 30, kWidth = 40;
+  for (int round = 0; round < 100; ++round) {
+    const std::size_t count = 1 + generator() % PixelBoxes::kMost;
+    auto vertices = random_floats(9 * count, -10, 50);
+    if (round % 2 == 0) {  // centres of pixels on edges and corners
+      for (float& value : vertices) value = std::round(value);
+    }
+    if (round % 5 == 0) {
+      for (const float value : odd) vertices[generator() % vertices.size()] = value;
+    }
+    std::vector<std::int32_t> triangles(3 * count);
+    for (auto& index : triangles) {
+      index = static_cast<std::int32_t>(generator() % (vertices.size() / 3));
+    }
+    const MeshView mesh{vertices.data(), triangles.data()};
+    PixelQuads blocks{};
+    for (std::size_t i = 0; i < count; ++i) {
+      blocks.triangle[i] = static_cast<std::int32_t>(generator() % count);
+      blocks.left[i] = static_cast<std::int32_t>(generator() % kWidth);
+      blocks.top[i] = static_cast<std::int32_t>(generator() % kHeight);
+      blocks.wanted[i] = static_cast<std::int32_t>(generator() % 16);
+    }
+    for_each_build([&](const Loops& scalar, const Loops& other) {
+      PixelBoxes expected{}, found{};
+      scalar.find_boxes(mesh, 0, count, kHeight, kWidth, expected);
+      other.find_boxes(mesh, 0, count, kHeight, kWidth, found);
+      for (std::size_t i = 0; i < count; ++i) {
+        CHECK(std::min(found.left[i], found.top[i]) >= 0);
+        CHECK((found.right[i] < kWidth && found.bottom[i] < kHeight));
+        CHECK((found.left[i] == expected.left[i] && found.right[i] == expected.right[i] &&
+               found.top[i] == expected.top[i] && found.bottom[i] == expected.bottom[i]));
+      }
+
+      PixelQuads one = blocks, two = blocks;
+      scalar.cover_quads(mesh, count, one);
+      other.cover_quads(mesh, count, two);
+      for (std::size_t i = 0; i < count; ++i) {
+        REQUIRE(one.covered[i] == two.covered[i]);
+        for (std::size_t pixel = 0; pixel < 4; ++pixel) {
+          if ((one.covered[i] >> pixel & 1) == 0) continue;  // the rest means nothing
+          const std::size_t at = PixelQuads::kMost * pixel + i;
+          CHECK(one.depth[at] == two.depth[at]);
+          for (std::size_t k = 0; k < 3; ++k) CHECK(one.weights[k][at] == two.weights[k][at]);
+        }
+      }
+
+      const float* const v = vertices.data();
+      const Triangle triangle = make_triangle(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]);
+      PixelRow row{}, same{};
+      scalar.cover_row(triangle, 7, 3, count, row);
+      other.cover_row(triangle, 7, 3, count, same);
+      for (std::size_t i = 0; i < count; ++i) {
+        REQUIRE(row.covered[i] == same.covered[i]);
+        if (row.covered[i] != 0) CHECK(row.depth[i] == same.depth[i]);
+      }
+    });
   }
 }
 

@@ -15,8 +15,12 @@ namespace threedfa {
 /// A linear model of points: mean + sum_k coefficients[k] * basis[k], added up in this order in
 /// float32. Rows are coordinates (x0, y0, z0, x1, ...).
 struct LinearModel {
-  Span<const float> mean;                ///< n
-  std::vector<Span<const float>> basis;  ///< K rows of n
+  Span<const float> mean;                       ///< n
+  std::vector<Span<const float>> basis;         ///< K rows of n, or none and instead:
+  std::vector<Span<const std::int16_t>> steps;  ///< K rows, of which row k stands for scales[k]
+  std::vector<float> scales;                    ///< times the integers; half the memory to read
+
+  std::size_t mode_count() const { return basis.size() + steps.size(); }
 
   /// One set of K coefficients to n values.
   void evaluate(Span<const float> coefficients, Span<float> out) const;

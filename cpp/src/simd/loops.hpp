@@ -7,14 +7,58 @@
 
 namespace threedfa::simd {
 
+/// Rows of a basis: floats or, where `scales` is not null, integers of which row k stands for
+/// scales[k] * steps[k].
+struct BasisRows {
+  const float* const* floats;
+  const std::int16_t* const* steps;
+  const float* scales;
+};
+
+/// Vertices V x 3 and triangles T x 3, so few that int32 counts the elements of either.
+struct MeshView {
+  const float* vertices;
+  const std::int32_t* triangles;
+};
+
+/// Boxes of successive triangles: first and last columns and rows of pixel centres in the box and
+/// in the picture; none where a first is above its last. With NaN among the corners, some of the
+/// picture's.
+struct PixelBoxes {
+  static constexpr std::size_t kMost = 64;
+  alignas(64) std::int32_t left[kMost], right[kMost], top[kMost], bottom[kMost];
+};
+
+/// Blocks of 2 x 2 pixels, each with the triangle that may cover it. Pixels 0 and 1 are the upper
+/// ones, 2 and 3 those below.
+struct PixelQuads {
+  static constexpr std::size_t kMost = 64;
+  alignas(64) std::int32_t triangle[kMost];
+  alignas(64) std::int32_t left[kMost], top[kMost];  ///< pixel 0
+  alignas(64) std::int32_t wanted[kMost];            ///< 1 << pixel for those to look at
+  // What comes out.
+  alignas(64) std::int32_t covered[kMost];                    ///< 1 << pixel
+  alignas(64) float weights[3][4 * kMost], depth[4 * kMost];  ///< at kMost * pixel + block
+};
+
+/// Pixels of one row.
+struct PixelRow {
+  static constexpr std::size_t kMost = 64;
+  alignas(64) std::int32_t covered[kMost];
+  alignas(64) float weights[3][kMost], depth[kMost];
+};
+
+struct Triangle;
+
 /// One build of the loops. All builds come from the same source (loops.inl) without fused
 /// multiply-add and without reordering, so they give the same results to the last bit.
 struct Loops {
   const char* name;
 
-  /// sums[i] += c[0] * rows[0][i], then c[1] * rows[1][i], ... for `modes` rows of `size` floats.
-  void (*add_rows)(const float* const* rows, const float* coefficients, std::size_t modes,
-                   std::size_t size, float* sums);
+  /// Adds `modes` rows of `size` values to the sums of each of `faces` faces: sums[f][i] +=
+  /// coefficients[f][0] * row 0, then coefficients[f][1] * row 1, ...
+  void (*add_rows)(const BasisRows& rows, std::size_t modes, std::size_t size, std::size_t faces,
+                   const float* const* coefficients, float* const* sums);
 
   /// Whether a box (x1, y1, x2, y2, area) overlaps any of `count` boxes, given as one array per
   /// field, by at least `threshold` of their union. `offset` is added to the sides of the overlap.
@@ -39,6 +83,16 @@ struct Loops {
   /// out[i] = (pixels[3 * i] - mean) * scale.
   void (*normalize_every_third)(const std::uint8_t* pixels, std::size_t count, float mean,
                                 float scale, float* out);
+
+  /// The boxes of `count` triangles from `first` on in a picture of this size, at most 2^24 a side.
+  void (*find_boxes)(const MeshView& mesh, std::size_t first, std::size_t count, int height,
+                     int width, PixelBoxes& boxes);
+
+  /// Fills what comes out of the first `count` blocks.
+  void (*cover_quads)(const MeshView& mesh, std::size_t count, PixelQuads& quads);
+
+  /// Fills the first `count` pixels of a row, which begins at column `first`.
+  void (*cover_row)(const Triangle& triangle, int y, int first, std::size_t count, PixelRow& row);
 };
 
 /// The plain build, which reads nothing that it does not need.

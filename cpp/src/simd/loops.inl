@@ -2,48 +2,86 @@
 // Nothing here may be a template or an inline function from elsewhere: the linker keeps one copy of
 // those, which could be the one for instructions that the machine does not have.
 
+#include <type_traits>
+
 #include "loops.hpp"
+#include "triangle.hpp"
 
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
+// Tells the compiler that what a loop writes is not what it reads.
+#if defined(__clang__)
+#define THREEDFA_SIMD_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define THREEDFA_SIMD_INDEPENDENT _Pragma("GCC ivdep")
+#else
+#define THREEDFA_SIMD_INDEPENDENT
+#endif
+
 namespace threedfa::simd {
 namespace {
 
-void add_rows(const float* const* rows, const float* coefficients, std::size_t modes,
-              std::size_t size, float* __restrict sums) {
-  std::size_t k = 0;
-  for (; k + 8 <= modes; k += 8) {  // eight rows for each pass over the sums
-    const float* const* r = rows + k;
-    const float* __restrict r0 = r[0];
-    const float* __restrict r1 = r[1];
-    const float* __restrict r2 = r[2];
-    const float* __restrict r3 = r[3];
-    const float* __restrict r4 = r[4];
-    const float* __restrict r5 = r[5];
-    const float* __restrict r6 = r[6];
-    const float* __restrict r7 = r[7];
-    const float* c = coefficients + k;
-    const float c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3];
-    const float c4 = c[4], c5 = c[5], c6 = c[6], c7 = c[7];
-    for (std::size_t i = 0; i < size; ++i) {
-      float sum = sums[i];
-      sum += c0 * r0[i];
-      sum += c1 * r1[i];
-      sum += c2 * r2[i];
-      sum += c3 * r3[i];
-      sum += c4 * r4[i];
-      sum += c5 * r5[i];
-      sum += c6 * r6[i];
-      sum += c7 * r7[i];
-      sums[i] = sum;
+/// Adds kRows rows to the sums of kFaces faces, so that each row is read once for all of them.
+template <std::size_t kRows, std::size_t kFaces, class Value>
+inline void add_some_rows(const Value* const* rows, const float* scales, std::size_t size,
+                          std::size_t mode, const float* const* coefficients, float* const* sums) {
+  const Value* row[kRows];
+  float scale[kRows], c[kFaces][kRows], *sum[kFaces];
+  for (std::size_t k = 0; k < kRows; ++k) {
+    row[k] = rows[mode + k];
+    scale[k] = scales == nullptr ? 1.0f : scales[mode + k];
+  }
+  for (std::size_t f = 0; f < kFaces; ++f) {
+    sum[f] = sums[f];
+    for (std::size_t k = 0; k < kRows; ++k) c[f][k] = coefficients[f][mode + k];
+  }
+  THREEDFA_SIMD_INDEPENDENT
+  for (std::size_t i = 0; i < size; ++i) {
+    float value[kRows];
+    for (std::size_t k = 0; k < kRows; ++k) {
+      value[k] = static_cast<float>(row[k][i]);
+      if (std::is_integral<Value>::value) value[k] *= scale[k];
+    }
+    for (std::size_t f = 0; f < kFaces; ++f) {
+      float total = sum[f][i];
+      for (std::size_t k = 0; k < kRows; ++k) total += c[f][k] * value[k];
+      sum[f][i] = total;
     }
   }
-  for (; k < modes; ++k) {
-    const float* __restrict row = rows[k];
-    const float coefficient = coefficients[k];
-    for (std::size_t i = 0; i < size; ++i) sums[i] += coefficient * row[i];
+}
+
+template <class Value>
+void add_rows_of(const Value* const* rows, const float* scales, std::size_t modes, std::size_t size,
+                 std::size_t faces, const float* const* coefficients, float* const* sums) {
+  std::size_t f = 0;
+  for (; f + 4 <= faces; f += 4) {
+    std::size_t k = 0;
+    for (; k + 4 <= modes; k += 4) {
+      add_some_rows<4, 4>(rows, scales, size, k, coefficients + f, sums + f);
+    }
+    for (; k < modes; ++k) {
+      add_some_rows<1, 4>(rows, scales, size, k, coefficients + f, sums + f);
+    }
+  }
+  for (; f < faces; ++f) {
+    std::size_t k = 0;
+    for (; k + 8 <= modes; k += 8) {
+      add_some_rows<8, 1>(rows, scales, size, k, coefficients + f, sums + f);
+    }
+    for (; k < modes; ++k) {
+      add_some_rows<1, 1>(rows, scales, size, k, coefficients + f, sums + f);
+    }
+  }
+}
+
+void add_rows(const BasisRows& rows, std::size_t modes, std::size_t size, std::size_t faces,
+              const float* const* coefficients, float* const* sums) {
+  if (rows.scales == nullptr) {
+    add_rows_of(rows.floats, nullptr, modes, size, faces, coefficients, sums);
+  } else {
+    add_rows_of(rows.steps, rows.scales, modes, size, faces, coefficients, sums);
   }
 }
 
@@ -159,10 +197,90 @@ void normalize_every_third(const std::uint8_t* __restrict pixels, std::size_t co
   }
 }
 
+void find_boxes(const MeshView& mesh, std::size_t first, std::size_t count, int height, int width,
+                PixelBoxes& boxes) {
+  const std::int32_t* __restrict const triangles = mesh.triangles + 3 * first;
+  const auto find = [=](const float* __restrict at, int size, std::int32_t* __restrict lowest,
+                        std::int32_t* __restrict highest) {
+    const auto end = static_cast<float>(size);
+    for (std::size_t i = 0; i < count; ++i) {
+      const float a = at[3 * triangles[3 * i]];
+      const float b = at[3 * triangles[3 * i + 1]];
+      const float c = at[3 * triangles[3 * i + 2]];
+      float least = a < b ? a : b;
+      least = least < c ? least : c;
+      float most = a > b ? a : b;
+      most = most > c ? most : c;
+      // Clipped while they are floating point, so that they fit an int; NaN becomes -1 or 0.
+      least = least > 0.0f ? least : 0.0f;
+      least = least < end ? least : end;
+      most = most > -1.0f ? most : -1.0f;
+      most = most < end - 1.0f ? most : end - 1.0f;
+      const auto up = static_cast<std::int32_t>(least), down = static_cast<std::int32_t>(most);
+      lowest[i] = up + static_cast<std::int32_t>(static_cast<float>(up) < least);
+      highest[i] = down - static_cast<std::int32_t>(static_cast<float>(down) > most);
+    }
+  };
+  find(mesh.vertices, width, boxes.left, boxes.right);
+  find(mesh.vertices + 1, height, boxes.top, boxes.bottom);
+}
+
+void cover_quads(const MeshView& mesh, std::size_t count, PixelQuads& quads) {
+  const float* __restrict const vertices = mesh.vertices;
+  const std::int32_t* __restrict const triangles = mesh.triangles;
+  PixelQuads& __restrict q = quads;
+  float x[3][PixelQuads::kMost], y[3][PixelQuads::kMost], z[3][PixelQuads::kMost];
+  for (std::int32_t k = 0; k < 3; ++k) {
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::int32_t corner = 3 * triangles[3 * q.triangle[i] + k];
+      x[k][i] = vertices[corner];
+      y[k][i] = vertices[corner + 1];
+      z[k][i] = vertices[corner + 2];
+    }
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    const Triangle triangle = make_triangle(x[0][i], y[0][i], z[0][i], x[1][i], y[1][i], z[1][i],
+                                            x[2][i], y[2][i], z[2][i]);
+    const Edge* const edges = triangle.edges;
+    const double left = q.left[i], top = q.top[i];
+    std::int32_t covered = 0;
+    for (std::size_t pixel = 0; pixel < 4; ++pixel) {
+      const double px = left + static_cast<double>(pixel % 2);
+      const double py = top + static_cast<double>(pixel / 2);
+      const Fragment fragment =
+          fragment_at(triangle, value_at(edges[0], px, value_in_row(edges[0], py)),
+                      value_at(edges[1], px, value_in_row(edges[1], py)),
+                      value_at(edges[2], px, value_in_row(edges[2], py)));
+      covered |= static_cast<std::int32_t>(fragment.inside) << pixel;
+      const std::size_t at = PixelQuads::kMost * pixel + i;
+      for (std::size_t k = 0; k < 3; ++k) q.weights[k][at] = fragment.weights[k];
+      q.depth[at] = fragment.depth;
+    }
+    q.covered[i] = covered & q.wanted[i];
+  }
+}
+
+void cover_row(const Triangle& given, int y, int first, std::size_t count, PixelRow& row) {
+  const Triangle triangle = given;
+  const Edge* const edges = triangle.edges;
+  const double row0 = value_in_row(edges[0], y), row1 = value_in_row(edges[1], y),
+               row2 = value_in_row(edges[2], y);
+  for (std::int32_t i = 0; i < static_cast<std::int32_t>(count); ++i) {
+    const double px = first + i;
+    const Fragment fragment =
+        fragment_at(triangle, value_at(edges[0], px, row0), value_at(edges[1], px, row1),
+                    value_at(edges[2], px, row2));
+    row.covered[i] = fragment.inside;
+    for (int k = 0; k < 3; ++k) row.weights[k][i] = fragment.weights[k];
+    row.depth[i] = fragment.depth;
+  }
+}
+
 }  // namespace
 
 extern const Loops THREEDFA_SIMD_LOOPS;
-const Loops THREEDFA_SIMD_LOOPS = {THREEDFA_SIMD_NAME, add_rows,  overlaps_any,         blend_rows,
-                                   resample_planes,    normalize, normalize_every_third};
+const Loops THREEDFA_SIMD_LOOPS = {THREEDFA_SIMD_NAME, add_rows,  overlaps_any,          blend_rows,
+                                   resample_planes,    normalize, normalize_every_third, find_boxes,
+                                   cover_quads,        cover_row};
 
 }  // namespace threedfa::simd
