@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +20,8 @@ from .image import ColorOrder, is_reversed, load_image
 from .model import MorphableModel
 from .networks import Backend, check_network, open_network
 from .pack import Pack, RegressorSpec
+
+_Number = TypeVar("_Number", np.float32, np.float64)
 
 _MAX_BATCH = 64  # faces in one run of the network; bounds its memory
 
@@ -129,10 +133,7 @@ class FaceAligner:
         self, images: Sequence[NDArray[np.uint8]], detections: Sequence[Detections]
     ) -> list[list[Face]]:
         """Faces of several loaded images, in as few runs of the network as possible."""
-        rois = [
-            np.reshape([self._roi_from_box(box) for box in found.xyxy], (-1, 4))
-            for found in detections
-        ]
+        rois = [_stacked([self._roi_from_box(box) for box in found.xyxy]) for found in detections]
         return self._fit(images, detections, rois, self.spec.passes)
 
     def align_detected(
@@ -151,21 +152,39 @@ class FaceAligner:
         Returns:
             For each image its faces, in the order of their boxes.
         """
-        seen = [
-            found[np.array([self._can_see(image, box) for box in found.xyxy], bool)]
-            for image, found in zip(images, detections, strict=True)
-        ]
+        seen = [self._seen(*pair) for pair in zip(images, detections, strict=True)]
+        faces = self._fit(
+            images, [found for found, _ in seen], [rois for _, rois in seen], self.spec.passes
+        )
         least = self.spec.confidence_threshold
+        if least is None:
+            return faces
         return [
-            [face for face in faces if face.confidence is None or face.confidence >= (least or 0)]
-            for faces in self._align(images, seen)
+            [f for f in found if f.confidence is None or f.confidence >= least] for found in faces
         ]
 
-    def _can_see(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> bool:
-        try:
-            return _has_pixels(image, self._roi_from_box(box))
-        except ValueError:  # a box without area
-            return False
+    def _seen(
+        self, image: NDArray[np.uint8], detections: Detections
+    ) -> tuple[Detections, NDArray[np.float64]]:
+        """Those detections whose region has pixels of the image, and their regions."""
+        places, rois = [], []
+        for place, box in enumerate(detections.xyxy):
+            try:
+                roi = self._roi_from_box(box)
+            except ValueError:  # a box without area
+                continue
+            if _has_pixels(image, roi):
+                places.append(place)
+                rois.append(roi)
+        if len(places) < len(detections):
+            detections = detections[np.array(places, np.intp)]
+        return detections, _stacked(rois)
+
+    def single_threaded(self) -> FaceAligner:
+        """The same, with :meth:`threedfa.networks.Network.single_threaded`."""
+        other = copy.copy(self)
+        other._network = self._network.single_threaded()
+        return other
 
     def _roi_from_box(self, box: NDArray[np.float32]) -> NDArray[np.float64]:
         rule = self.spec.roi
@@ -189,13 +208,13 @@ class FaceAligner:
         for _ in range(1, passes):
             found = iter(landmarks)
             rois = [
-                np.reshape([self._nearer(image, roi, next(found)) for roi in regions], (-1, 4))
+                _stacked([self._nearer(image, roi, next(found)) for roi in regions])
                 for image, regions in zip(images, rois, strict=True)
             ]
             params, landmarks, confidences = self._look(images, rois)
         faces = (
             Face(
-                bbox=np.array(box, np.float32),
+                bbox=box.copy(),
                 score=score,
                 roi=roi,
                 params=face_params,
@@ -205,7 +224,7 @@ class FaceAligner:
             )
             for (box, score), roi, face_params, points, confidence in zip(
                 chain.from_iterable(detections),
-                np.concatenate(rois),
+                chain.from_iterable(rois),
                 params,
                 landmarks,
                 confidences,
@@ -230,21 +249,19 @@ class FaceAligner:
         self, images: Sequence[NDArray[np.uint8]], rois: Sequence[NDArray[np.float64]]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[float | None]]:
         """Parameters (N, P), landmarks (N, 68, 3) and confidences of all regions of all images."""
-        crops = np.concatenate(
-            [
-                _core.crop_normalize(
-                    image,
-                    regions,
-                    self.spec.input_size,
-                    mean=self.spec.mean,
-                    scale=self.spec.scale,
-                    reverse_channels=is_reversed(self.spec.color),
-                )
-                for image, regions in zip(images, rois, strict=True)
-            ]
-        )
-        params, confidences = self._regress(crops)
-        landmarks = self.model.project_many(params, np.concatenate(rois), dense=False)
+        crops = [
+            _core.crop_normalize(
+                image,
+                regions,
+                self.spec.input_size,
+                mean=self.spec.mean,
+                scale=self.spec.scale,
+                reverse_channels=is_reversed(self.spec.color),
+            )
+            for image, regions in zip(images, rois, strict=True)
+        ]
+        params, confidences = self._regress(_joined(crops))
+        landmarks = self.model.project_many(params, _joined(rois), dense=False)
         return params, landmarks, confidences
 
     def _regress(
@@ -257,19 +274,29 @@ class FaceAligner:
             self._network.run(crops[start : start + _MAX_BATCH])
             for start in range(0, len(crops), _MAX_BATCH)
         ]
-        params: NDArray[np.float32] = np.concatenate([output[0] for output in outputs])
-        params = params * self._param_std + self._param_mean
+        params = _joined([output[0] for output in outputs]) * self._param_std + self._param_mean
         if self.spec.confidence_threshold is None:
             return params, [None] * len(crops)
-        logits = np.concatenate([output[1][:, 0] for output in outputs])
-        return params, [float(value) for value in 0.5 + 0.5 * np.tanh(logits / 2)]
+        logits = chain.from_iterable(output[1][:, 0].tolist() for output in outputs)
+        return params, [0.5 + 0.5 * math.tanh(logit / 2) for logit in logits]
 
 
 def _has_pixels(image: NDArray[np.uint8], roi: NDArray[np.float64]) -> bool:
     """Whether a region, its corners rounded as for a crop, has pixels of the image."""
     height, width = image.shape[:2]
-    x1, y1, x2, y2 = np.rint(roi)
-    return bool(max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height))
+    corners: list[float] = roi.tolist()
+    x1, y1, x2, y2 = map(round, corners)  # half to even
+    return max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)
+
+
+def _stacked(rois: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """(N, 4), also for none."""
+    return np.array(rois, np.float64).reshape(-1, 4)
+
+
+def _joined(arrays: Sequence[NDArray[_Number]]) -> NDArray[_Number]:
+    """One after the other, without a copy where there is only one."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def as_detections(boxes: Detections | ArrayLike) -> Detections:

@@ -13,6 +13,8 @@ from .cpus import available_cpus
 from .errors import BackendError, PackError
 from .networks import check_providers
 
+_CPU = ["CPUExecutionProvider"]
+
 
 def available_providers() -> list[str]:
     """Execution providers that this build of ONNX Runtime has."""
@@ -25,7 +27,7 @@ class OnnxRuntimeNetwork:
     def __init__(
         self, path: Path, *, providers: Sequence[str] | None, num_threads: int | None
     ) -> None:
-        wanted = ["CPUExecutionProvider"] if providers is None else list(providers)
+        wanted = list(_CPU if providers is None else providers)
         check_providers(
             wanted,
             available_providers(),
@@ -33,10 +35,12 @@ class OnnxRuntimeNetwork:
             remedy="the packages onnxruntime-gpu, onnxruntime-directml and onnxruntime-openvino "
             "bring others",
         )
+        self._path, self._providers = path, wanted
+        self._num_threads = num_threads or available_cpus()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.inter_op_num_threads = 1
-        options.intra_op_num_threads = num_threads or available_cpus()
+        options.intra_op_num_threads = self._num_threads
         # Threads that wait for work keep their cores busy, which makes a run faster, but not after
         # it: the next network needs them.
         options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -59,3 +63,10 @@ class OnnxRuntimeNetwork:
         """(N, 3, H, W) to the network's outputs, in the order of its file."""
         outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: batch})
         return outputs
+
+    def single_threaded(self) -> OnnxRuntimeNetwork:
+        """The same network, a run of which keeps to the calling thread; this one on accelerators,
+        which take runs from many threads."""
+        if self._num_threads == 1 or self._providers != _CPU:
+            return self
+        return OnnxRuntimeNetwork(self._path, providers=_CPU, num_threads=1)

@@ -93,6 +93,10 @@ class TorchNetwork:
             need(name, "output")
         _find_last_uses(self._steps, keep=self._outputs)
 
+    def single_threaded(self) -> TorchNetwork:
+        """This network: PyTorch has one thread count for the whole process."""
+        return self
+
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """(N, 3, H, W) to the network's outputs, in the order of its file.
 

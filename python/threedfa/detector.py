@@ -92,6 +92,12 @@ class FaceDetector:
         other._adjust(score_threshold, iou_threshold, max_faces)
         return other
 
+    def single_threaded(self) -> FaceDetector:
+        """The same, with :meth:`threedfa.networks.Network.single_threaded`."""
+        other = copy.copy(self)
+        other._network = self._network.single_threaded()
+        return other
+
     def _adjust(
         self, score_threshold: float | None, iou_threshold: float | None, max_faces: int | None
     ) -> None:
@@ -113,9 +119,10 @@ class FaceDetector:
         Raises:
             ImageError: if the image cannot be read or used.
         """
-        return self._detect(load_image(image, color=color))
+        return self.detect_loaded(load_image(image, color=color))
 
-    def _detect(self, image: NDArray[np.uint8]) -> Detections:
+    def detect_loaded(self, image: NDArray[np.uint8]) -> Detections:
+        """:meth:`detect` for what :func:`threedfa.image.load_image` gave."""
         height, width = image.shape[:2]
         scale, net_height, net_width = self._working_size(height, width)
         batch = _core.resize_normalize(
@@ -140,8 +147,15 @@ class FaceDetector:
             top_k=self.spec.top_k,
             keep_top_k=self.spec.keep_top_k,
         )
-        touches = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < (width, height)).all(axis=1)
-        return Detections(boxes[touches], scores[touches])[: self.max_faces]
+        # Plain loops: there are few boxes, and each call of NumPy takes as long as many of them.
+        touching = [
+            i
+            for i, (x1, y1, x2, y2) in enumerate(boxes.tolist())
+            if x2 > 0 and y2 > 0 and x1 < width and y1 < height
+        ]
+        if len(touching) < len(boxes):
+            boxes, scores = boxes[touching], scores[touching]
+        return Detections(boxes[: self.max_faces], scores[: self.max_faces])
 
     def _working_size(self, height: int, width: int) -> tuple[float, int, int]:
         """Scale, height and width of the network's input: large images are made smaller."""

@@ -21,6 +21,10 @@ class Network(Protocol):
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """(N, 3, H, W) to the network's outputs, in the order of its file."""
 
+    def single_threaded(self) -> Network:
+        """The same network, a run of which keeps to the calling thread where the backend can do
+        that: for as many runs at a time as there are CPUs."""
+
 
 def open_network(
     path: Path,

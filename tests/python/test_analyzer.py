@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -154,6 +155,28 @@ def test_any_number_of_faces(analyzer: FaceAnalyzer, count: int) -> None:
     assert [len(faces) for faces in results] == [1] * count
     for seed in (0, 1, 63, count - 1):
         assert_same(results[seed], analyzer.analyze(images[seed]), exactly=False)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_images_of_an_iterator_are_not_kept(toy_pack: Path, num_threads: int) -> None:
+    drawn: list[weakref.ref[Picture]] = []
+    most = 0
+
+    def images() -> Iterator[Picture]:
+        nonlocal most
+        for seed in range(60):
+            image = picture(1, seed=seed)
+            drawn.append(weakref.ref(image))
+            yield image
+            del image
+            most = max(most, sum(ref() is not None for ref in drawn))
+
+    analyzer = FaceAnalyzer(toy_pack, num_threads=num_threads)
+    results = analyzer.analyze_batch(images())
+    assert [len(faces) for faces in results] == [1] * 60
+    assert 1 <= most <= 12 * num_threads
+    for seed in (0, 1, 31, 59):
+        assert_same(results[seed], analyzer.analyze(picture(1, seed=seed)), exactly=False)
 
 
 def test_batches_without_faces(analyzer: FaceAnalyzer) -> None:
