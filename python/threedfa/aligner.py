@@ -284,9 +284,8 @@ class FaceAligner:
 def _has_pixels(image: NDArray[np.uint8], roi: NDArray[np.float64]) -> bool:
     """Whether a region, its corners rounded as for a crop, has pixels of the image."""
     height, width = image.shape[:2]
-    corners: list[float] = roi.tolist()
-    x1, y1, x2, y2 = (round(corner) for corner in corners)  # half to even
-    return max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)
+    x1, y1, x2, y2 = map(round, roi.tolist())  # half to even
+    return bool(max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height))
 
 
 def _stacked(rois: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
