@@ -123,17 +123,27 @@ class FaceDetector:
 
     def detect_loaded(self, image: NDArray[np.uint8]) -> Detections:
         """:meth:`detect` for what :func:`threedfa.image.load_image` gave."""
-        height, width = image.shape[:2]
-        scale, net_height, net_width = self._working_size(height, width)
-        batch = _core.resize_normalize(
+        loc, conf = self._network.run(self.network_input(image))
+        return self.from_output(loc, conf, image.shape[:2])
+
+    def network_input(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the network is given for a loaded image: (1, 3, H, W), resized and normalised."""
+        _, height, width = self._working_size(*image.shape[:2])
+        return _core.resize_normalize(
             image,
-            net_height,
-            net_width,
+            height,
+            width,
             mean=self.spec.mean,
             scale=self.spec.scale,
             reverse_channels=is_reversed(self.spec.color),
         )
-        loc, conf = self._network.run(batch)
+
+    def from_output(
+        self, loc: NDArray[np.float32], conf: NDArray[np.float32], size: tuple[int, int]
+    ) -> Detections:
+        """Detections in an image of this height and width, from the network's output for it."""
+        height, width = size
+        scale, net_height, net_width = self._working_size(height, width)
         boxes, scores = _core.detect(
             loc[0],
             conf[0],
