@@ -41,8 +41,8 @@ from threedfa.evaluation import summary, table_text
 
 EXTRA_VERTICES = 220  # beside the landmarks, for the shape between them
 DEPTH_WEIGHT = 0.25  # of z against x and y
-CAMERA_WEIGHT, SHAPE_WEIGHT, EXPRESSION_WEIGHT = 2.0, 0.5, 2.0  # in the loss on parameters
-FITTED_EXPRESSIONS = 0.3  # times that on portraits, whose expressions are a fit
+CAMERA_WEIGHT, SHAPE_WEIGHT, EXPRESSION_WEIGHT = 3.0, 0.5, 8.0  # in the loss on parameters
+FITTED_EXPRESSIONS = 0.1  # times that on portraits, whose expressions are a fit
 EMA_DECAY = 0.999
 WARM_UP = 200  # steps
 MOST_CHECKED = 300  # held-out crops of a kind; a report takes some seconds
