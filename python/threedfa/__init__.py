@@ -12,7 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import _core
-from .errors import BackendError, ExportError, ImageError, PackError, ThreedfaError
+from .errors import (
+    BackendError,
+    ExportError,
+    ImageError,
+    PackError,
+    ServerError,
+    ThreedfaError,
+)
 
 if TYPE_CHECKING:
     from . import compat as compat
@@ -75,6 +82,7 @@ __all__ = [
     "PackError",
     "Pose",
     "PriorConfig",
+    "ServerError",
     "ThreedfaError",
     "compat",
     "import_upstream_pack",

@@ -38,6 +38,7 @@ EXPORTED = {
     "PackError",
     "Pose",
     "PriorConfig",
+    "ServerError",
     "ThreedfaError",
     "compat",
     "import_upstream_pack",
@@ -197,7 +198,12 @@ def test_unknown_names() -> None:
 
 
 def test_errors() -> None:
-    for error in (threedfa.PackError, threedfa.BackendError, threedfa.ExportError):
+    for error in (
+        threedfa.PackError,
+        threedfa.BackendError,
+        threedfa.ExportError,
+        threedfa.ServerError,
+    ):
         assert issubclass(error, threedfa.ThreedfaError)
         assert not issubclass(error, (ValueError, OSError))
     assert issubclass(threedfa.ImageError, threedfa.ThreedfaError)

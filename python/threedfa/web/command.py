@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+from typing import Final
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -11,6 +13,9 @@ from uvicorn.supervisors import Multiprocess
 from ..pack import Pack
 from .app import create_app
 from .settings import settings_of
+
+_CONNECTIONS: Final = 1000  # about as many files as a process may have open
+_START_SECONDS: Final = 60  # until a worker answers its parent, which else starts another
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -42,14 +47,17 @@ def serve(options: argparse.Namespace) -> int:
         workers=workers,
         loop="asyncio",
         ws="none",
+        limit_concurrency=_CONNECTIONS,
+        timeout_worker_healthcheck=_START_SECONDS,
         server_header=False,
         proxy_headers=bool(options.trusted_proxies),
         forwarded_allow_ips=options.trusted_proxies,
         timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
     )
-    server = uvicorn.Server(config)
     if workers > 1:
         Multiprocess(config, [config.bind_socket()]).run()
         return 0
-    server.run()
+    server = uvicorn.Server(config)
+    with contextlib.suppress(KeyboardInterrupt):  # which comes after everything has stopped
+        server.run()
     return 0 if server.started else 1

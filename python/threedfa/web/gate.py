@@ -8,6 +8,7 @@ from typing import Final
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .capacity import Capacity, Lease
@@ -41,6 +42,8 @@ _HEADERS: Final = {
 }
 _DRAIN_BYTES: Final = 256 << 20  # of a body that is not wanted, which a client sends all the same
 _DRAIN_SECONDS: Final = 10
+_SILENCE_SECONDS: Final = 1  # after which a client is taken to wait for its answer
+_SEND_BYTES: Final = 1 << 18  # at once
 
 
 class Gate:
@@ -74,8 +77,10 @@ class Gate:
         with anyio.move_on_after(self._limits.seconds) as deadline:
             try:
                 await self._app(scope, exchange.receive, exchange.send)
+            except ClientDisconnect:
+                return
             except Exception:
-                _LOG.exception("error while answering %s %s", scope["method"], scope["path"])
+                _LOG.exception("error while answering %s %r", scope["method"], scope["path"])
                 problem = Problem(500, "the server made a mistake, which its log describes")
         if deadline.cancelled_caught:
             problem = exchange.too_late()
@@ -123,6 +128,13 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """A part of the answer; its head gets the headers that all have."""
+        body = message.get("body", b"")
+        # The server's buffers take what they are given: a client that does not read its answer
+        # may fill them with one part only.
+        while len(body) > _SEND_BYTES:
+            part, body = body[:_SEND_BYTES], body[_SEND_BYTES:]
+            await self._send({**message, "body": part, "more_body": True})
+            message = {**message, "body": body}
         if message["type"] == "http.response.start":
             await self._drain()
             self.status = message["status"]
@@ -150,9 +162,12 @@ class _Exchange:
         """Read what is left of the body: a client that still sends might miss the answer."""
         if not self._invited:
             return
-        with anyio.move_on_after(_DRAIN_SECONDS):
-            while self._more and self._received < _DRAIN_BYTES:
+        end = anyio.current_time() + _DRAIN_SECONDS
+        while self._more and self._received < _DRAIN_BYTES and anyio.current_time() < end:
+            with anyio.move_on_after(_SILENCE_SECONDS) as silence:
                 await self._next()
+            if silence.cancelled_caught:
+                return
 
     def _too_large(self) -> Problem:
         return Problem(413, f"expected at most {self._limits.upload_bytes} bytes in one request")

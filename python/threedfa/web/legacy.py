@@ -189,7 +189,7 @@ async def _picture(
     request: Request, query: _Query, service: Service, make: Callable[[Scene], Response]
 ) -> Response:
     scene = await _scene(request, query, service, await _file(request, service))
-    return await service.encode(lambda: make(scene))
+    return await service.encode(request, lambda: make(scene))
 
 
 async def _describe(request: Request, query: _Query, service: Service, upload: Upload) -> Response:
@@ -211,7 +211,7 @@ async def _describe(request: Request, query: _Query, service: Service, upload: U
             }
         )
 
-    return await service.encode(answer)
+    return await service.encode(request, answer)
 
 
 def _landmarks(face: Face, whole: bool) -> Sequence[Any]:

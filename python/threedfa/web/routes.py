@@ -206,10 +206,10 @@ async def align(
     sets = _landmark_sets(service, options, landmarks)
     scenes = await service.analyze(request, await service.uploads(request), options)
     if format == "npz":
-        return await service.encode(lambda: faces_npz(scenes, sets))
+        return await service.encode(request, lambda: faces_npz(scenes, sets))
     if format == "binary":
-        return await service.encode(lambda: faces_binary(scenes))
-    return await service.encode(lambda: faces_json(scenes, sets, vertices))
+        return await service.encode(request, lambda: faces_binary(scenes))
+    return await service.encode(request, lambda: faces_json(scenes, sets, vertices))
 
 
 @router.post(
@@ -407,9 +407,10 @@ async def _files(
     """Analyze the pictures and answer with the files that are made of each of them."""
     scenes = await service.analyze(request, await service.uploads(request), options)
     return await service.encode(
+        request,
         lambda: answer(
             [file for number, scene in enumerate(scenes) for file in make(number, scene)]
-        )
+        ),
     )
 
 

@@ -13,14 +13,14 @@ import numpy as np
 from fastapi import Depends, Query
 from numpy.typing import NDArray
 from starlette.requests import Request
+from starlette.responses import Response
 
 from ..analyzer import FaceAnalyzer
 from ..cpus import available_cpus
 from ..detections import Detections
-from ..detector import FaceDetector
 from ..face import Face
 from ..pack import Pack
-from .batching import Batcher
+from .batching import Batcher, Detectors
 from .capacity import Capacity, Lease
 from .pictures import (
     JSON,
@@ -90,31 +90,41 @@ class Service:
             for name, pack in self.packs.items()
         }
         self.capacity = Capacity(settings.limits)
-        self.batcher = Batcher()
+        self._detectors = {
+            name: Detectors.of(analyzer.detector) for name, analyzer in self._analyzers.items()
+        }
+        # PyTorch has threads of its own for the whole process.
+        threads = 1 if settings.backend == "torch" else settings.num_threads or available_cpus()
+        self.batcher = Batcher(threads)
         self.metrics = self.batcher.metrics
         # Threads that decode and encode: more than CPUs would only take memory.
         self._threads = anyio.CapacityLimiter(max(2, available_cpus()))
 
-    def analyzer(self, name: str | None) -> FaceAnalyzer:
+    def analyzer(self, pack: str | None) -> FaceAnalyzer:
         """Of a pack; None: of the first.
 
         Raises:
             Problem: if the server does not have it.
         """
-        if name is None:
-            return next(iter(self._analyzers.values()))
-        if name not in self._analyzers:
-            raise Problem(422, f"pack: expected one of {', '.join(self._analyzers)}, got {name!r}")
-        return self._analyzers[name]
+        return self._analyzers[self._pack_name(pack)]
+
+    def _pack_name(self, pack: str | None) -> str:
+        if pack is None:
+            return next(iter(self.packs))
+        if pack not in self.packs:
+            raise Problem(422, f"pack: expected one of {', '.join(self.packs)}, got {pack!r}")
+        return pack
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do what takes the processor some time without stopping others."""
         return await anyio.to_thread.run_sync(work, limiter=self._threads)
 
-    async def encode(self, work: Callable[[], T]) -> T:
-        """Make the body of an answer."""
+    async def encode(self, request: Request, work: Callable[[], Response]) -> Response:
+        """Make an answer, which takes some memory until it is sent."""
         with self.metrics.stage("encode"):
-            return await self.in_thread(work)
+            answer = await self.in_thread(work)
+        lease_of(request).take_memory(len(answer.body))
+        return answer
 
     async def uploads(self, request: Request) -> list[Upload]:
         """The pictures of a request, multipart field ``image`` or JSON.
@@ -135,7 +145,7 @@ class Service:
         self, request: Request, uploads: Sequence[Upload], options: Options
     ) -> list[tuple[Upload, tuple[int, int], Detections]]:
         """Boxes of each picture, with the picture's height and width."""
-        images, found = await self._run(request, uploads, options, self.batcher.detect)
+        images, found = await self._run(request, uploads, options, align=False)
         return [
             (upload, image.shape[:2], detections)
             for upload, image, detections in zip(uploads, images, found, strict=True)
@@ -145,7 +155,7 @@ class Service:
         self, request: Request, uploads: Sequence[Upload], options: Options
     ) -> list[Scene]:
         """Faces of each picture."""
-        images, found = await self._run(request, uploads, options, self.batcher.analyze)
+        images, found = await self._run(request, uploads, options, align=True)
         return [
             Scene(upload.name, image, faces)
             for upload, image, faces in zip(uploads, images, found, strict=True)
@@ -156,15 +166,16 @@ class Service:
         request: Request,
         uploads: Sequence[Upload],
         options: Options,
-        ask: Callable[[FaceAnalyzer, FaceDetector, Sequence[NDArray[np.uint8]]], Future[list[Any]]],
+        *,
+        align: bool,
     ) -> tuple[list[NDArray[np.uint8]], list[Any]]:
-        analyzer = self.analyzer(options.pack)
-        detector = analyzer.detector.adjusted(
-            score_threshold=options.score_threshold,
-            iou_threshold=options.iou_threshold,
-            max_faces=min(options.max_faces or self.limits.faces, self.limits.faces),
+        pack = self._pack_name(options.pack)
+        detectors = self._detectors[pack].adjusted(
+            options.score_threshold,
+            options.iou_threshold,
+            min(options.max_faces or self.limits.faces, self.limits.faces),
         )
-        lease: Lease = request.state.lease
+        lease = lease_of(request)
         lease.take_place()
         with self.metrics.stage("decode"):
             pixels = await self.in_thread(lambda: check_pictures(uploads, self.limits))
@@ -172,7 +183,18 @@ class Service:
             images = await self.in_thread(
                 lambda: [upload.decode(self.limits) for upload in uploads]
             )
-        return images, await asyncio.wrap_future(ask(analyzer, detector, images))
+        future: Future[Any] = (
+            self.batcher.analyze(detectors, self._analyzers[pack].aligner, images)
+            if align
+            else self.batcher.detect(detectors, images)
+        )
+        return images, await asyncio.wrap_future(future)
+
+
+def lease_of(request: Request) -> Lease:
+    """What a request holds, which the gate gives back at its end."""
+    lease: Lease = request.state.lease
+    return lease
 
 
 def service_of(request: Request) -> Service:
