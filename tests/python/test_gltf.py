@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+import npm
 from head import head_face, head_params, load_head, write_head
 from threedfa import ExportError, Face, MorphableModel, ops, save_mesh, uv_texture
 from threedfa.gltf import GltfNode, write_glb
@@ -350,13 +351,8 @@ def test_assimp_reads_the_scene(file: Path, faces: list[Face], tmp_path: Path) -
 @pytest.fixture(scope="session")
 def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the packages from npm and the scripts that use them."""
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("needs npm and node")
     folder = tmp_path_factory.mktemp("npm")
-    try:
-        run(["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", *NPM_PACKAGES])
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"npm cannot install {', '.join(NPM_PACKAGES)}: {error}")
+    npm.install(folder, *NPM_PACKAGES)
     for script in READERS.iterdir():
         shutil.copy(script, folder)
     return folder

@@ -21,6 +21,7 @@ import pytest
 import trimesh
 from PIL import Image
 
+import npm
 import threedfa
 from browsing import Browser, Page, chromium, expect, send_picture
 from threedfa.tables import faces_to_dict
@@ -358,7 +359,7 @@ def test_without_the_3d_view_the_rest_works(open_page: Callable[..., Page], pict
     page.route("**/face_viewer.js", lambda route: route.fulfill(status=404))
     send_picture(page, picture)
     expect(
-        page.get_by_text("The 3D view is off: this installation was built without it")
+        page.get_by_text("The 3D view is off. This installation was built without it")
     ).to_be_visible()
     expect(canvas(page)).to_be_hidden()
     assert downloaded(page, "GLB")[1][:4] == b"glTF"
@@ -366,11 +367,53 @@ def test_without_the_3d_view_the_rest_works(open_page: Callable[..., Page], pict
     expect(page.locator("#surface")).to_be_visible()
 
 
+def test_without_a_mesh_the_view_says_why(open_page: Callable[..., Page], picture: Path) -> None:
+    page = open_page()
+    page.route("**/v1/mesh*", lambda route: route.abort())
+    send_picture(page, picture)
+    expect(page.get_by_text("The 3D view is off. The server does not answer.")).to_be_visible()
+    expect(canvas(page)).to_be_hidden()
+    page.unroute("**/v1/mesh*")
+    pick(page, "Face 2")
+    expect(canvas(page)).to_have_attribute("aria-label", "Face 2 in 3D")
+    expect(canvas(page)).to_be_visible()
+
+
 def test_it_fits_a_phone(open_page: Callable[..., Page], picture: Path) -> None:
     page = open_page(viewport=PHONE, has_touch=True)
     send_picture(page, picture)
     page.get_by_text("Expressions").click()
     assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script that checks pages against the Web Content Accessibility Guidelines."""
+    folder = tmp_path_factory.mktemp("axe")
+    npm.install(folder, "axe-core@4.14.1")
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_has_no_complaints(
+    open_page: Callable[..., Page], picture: Path, axe: str, scheme: str
+) -> None:
+    page = open_page(color_scheme=scheme)
+    page.evaluate(axe)
+
+    def violations() -> list[Any]:
+        found = page.evaluate("axe.run().then((result) => result.violations)")
+        return [(each["id"], [node["html"] for node in each["nodes"]]) for each in found]
+
+    assert violations() == []
+    page.get_by_label("Choose a picture").set_input_files(
+        {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}
+    )
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert violations() == []
+    send_picture(page, picture)
+    page.get_by_text("Expressions").click()
+    assert violations() == []
 
 
 def test_a_key_is_asked_for(

@@ -74,7 +74,7 @@ function select(i) {
   pictureView.select(i);
   byId("face-title").textContent = faces.length === 1 ? "Face" : `Face ${i + 1}`;
   showPose(faces[i].pose);
-  return showFace();
+  showFace();
 }
 
 function showPose({ yaw, pitch, roll }) {
@@ -94,27 +94,30 @@ function showPose({ yaw, pitch, roll }) {
   byId("pose").replaceChildren(...rows);
 }
 
-async function showFace() {
-  const { face, result } = session;
-  const off = byId("view-off");
-  try {
-    await faceView.open();
-  } catch (error) {
-    off.textContent = `The 3D view is off: ${error.message} Overlays and downloads work.`;
-    off.hidden = false;
-    byId("view").hidden = true;
-    return;
-  }
-  await task("Fetching the mesh…", async () => {
-    const mesh = await meshOf(face);
-    if (face !== session.face || result !== session.result) return; // another was chosen meanwhile
-    await faceView.show(mesh, result.faces[face].pose.rotation, `Face ${face + 1}`);
+function showFace() {
+  const mine = session;
+  const { face } = mine;
+  byId("view").classList.add("stale");
+  return task("Fetching the mesh…", async (signal) => {
+    const off = byId("view-off");
+    try {
+      await faceView.open();
+      const mesh = await meshOf(mine, face);
+      if (signal.aborted || mine.face !== face) return; // another was chosen meanwhile
+      await faceView.show(mesh, mine.result.faces[face].pose.rotation, `Face ${face + 1}`);
+      off.textContent = "";
+      byId("view").classList.remove("stale");
+    } catch (error) {
+      if (signal.aborted) return;
+      off.textContent = `The 3D view is off. ${error.message}`;
+    }
+    off.hidden = !off.textContent;
+    byId("view").hidden = !off.hidden;
   });
 }
 
 /** The GLB file of a face, asked for once. */
-function meshOf(face) {
-  const { abort, meshes, picture } = session;
+function meshOf({ abort, meshes, picture }, face) {
   if (!meshes.has(face)) {
     const mesh = server.mesh(picture, face, "glb", abort.signal);
     mesh.catch(() => meshes.delete(face));
@@ -137,7 +140,7 @@ async function download(kind) {
   const { abort, face, picture, result } = session;
   const stem = picture.name.replace(/\.[^.]*$/, "");
   const files = {
-    glb: ["glb", () => meshOf(face)],
+    glb: ["glb", () => meshOf(session, face)],
     ply: ["ply", () => server.mesh(picture, face, "ply", abort.signal)],
     obj: ["zip", () => server.mesh(picture, face, "obj", abort.signal)],
     texture: ["png", () => server.texture(picture, face, abort.signal)],

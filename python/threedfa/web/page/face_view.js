@@ -25,13 +25,13 @@ export class FaceView {
     if (this.#viewer) return;
     const { FaceViewer } = await import("./face_viewer.js").catch(() => {
       throw new Error(
-        "this installation was built without it, since npm or the network was missing.",
+        "This installation was built without it, since npm or the network was missing.",
       );
     });
     try {
       this.#viewer = new FaceViewer(byId("canvas"));
     } catch {
-      throw new Error("this browser offers no WebGL 2.");
+      throw new Error("This browser offers no WebGL 2.");
     }
   }
 
