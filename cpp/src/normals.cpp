@@ -1,21 +1,22 @@
 #include "threedfa/normals.hpp"
 
-#include <cmath>
 #include <cstddef>
 #include <vector>
 
+#include "simd/loops.hpp"
 #include "triangle_indices.hpp"
 
 namespace threedfa {
 
 void vertex_normals(Span<const float> vertices, Span<const std::int32_t> triangles,
-                    Span<float> out) {
+                    std::vector<double>& workspace, Span<float> out) {
   const std::size_t count = require_vertices(vertices);
   require_triangles(triangles, count);
   require_size("out", vertices.size(), out.size());
 
   // In double no finite float coordinate makes a product or a square overflow or vanish.
-  std::vector<double> sums(vertices.size(), 0.0);
+  workspace.assign(vertices.size(), 0.0);
+  double* const sums = workspace.data();
   for (std::size_t t = 0; t < triangles.size(); t += 3) {
     const std::size_t corner[3] = {3 * static_cast<std::size_t>(triangles[t]),
                                    3 * static_cast<std::size_t>(triangles[t + 1]),
@@ -38,16 +39,13 @@ void vertex_normals(Span<const float> vertices, Span<const std::int32_t> triangl
       sums[k + 2] += nz;
     }
   }
-  for (std::size_t k = 0; k < sums.size(); k += 3) {
-    const double x = sums[k];
-    const double y = sums[k + 1];
-    const double z = sums[k + 2];
-    const double length = std::sqrt(x * x + y * y + z * z);
-    const double inverse = length > 0.0 ? 1.0 / length : 0.0;
-    out[k] = static_cast<float>(x * inverse);
-    out[k + 1] = static_cast<float>(y * inverse);
-    out[k + 2] = static_cast<float>(z * inverse);
-  }
+  simd::loops().unit_vectors(sums, count, out.data());
+}
+
+void vertex_normals(Span<const float> vertices, Span<const std::int32_t> triangles,
+                    Span<float> out) {
+  std::vector<double> workspace;
+  vertex_normals(vertices, triangles, workspace, out);
 }
 
 }  // namespace threedfa

@@ -69,7 +69,11 @@ constexpr std::array<CoveredPixels, 16> kCoveredPixels = covered_pixels();
 /// Draws triangles in the order in which they come.
 class Painter {
  public:
-  Painter(const Mesh& mesh, const RasterBuffers& buffers) : mesh_(mesh), buffers_(buffers) {}
+  Painter(const Mesh& mesh, const RasterBuffers& buffers)
+      : mesh_(mesh),
+        buffers_(buffers),
+        window_{buffers.left, buffers.left + buffers.width - 1, buffers.top,
+                buffers.top + buffers.height - 1} {}
 
   void paint() {
     for (std::size_t begin = 0; begin < mesh_.triangle_count; begin += kBatch) {
@@ -89,7 +93,7 @@ class Painter {
     return mesh_.vertices + 3 * static_cast<std::size_t>(index);
   }
   void paint_batch(std::size_t begin, std::size_t count) {
-    loops_.find_boxes(mesh_, begin, count, buffers_.height, buffers_.width, boxes_);
+    loops_.find_boxes(mesh_, begin, count, window_, boxes_);
     // Without a branch: whether a small triangle holds a pixel's centre cannot be foretold.
     std::uint8_t with_pixels[kBatch];
     std::size_t found = 0;
@@ -179,8 +183,8 @@ class Painter {
   void paint_pixel(const RasterBuffers& buffers, std::int32_t triangle, int x, int y, float depth,
                    const float* weights) const {
     const std::size_t pixel =
-        static_cast<std::size_t>(y) * static_cast<std::size_t>(buffers.width) +
-        static_cast<std::size_t>(x);
+        static_cast<std::size_t>(y - buffers.top) * static_cast<std::size_t>(buffers.width) +
+        static_cast<std::size_t>(x - buffers.left);
     if (!(depth > buffers.depth[pixel])) return;
     buffers.depth[pixel] = depth;
     if (buffers.triangle != nullptr) buffers.triangle[pixel] = triangle;
@@ -205,6 +209,7 @@ class Painter {
 
   const Mesh& mesh_;
   const RasterBuffers& buffers_;
+  const simd::PixelWindow window_;
   const simd::Loops& loops_ = simd::loops();
   simd::PixelBoxes boxes_;
   // Blocks that wait to be painted.
@@ -213,11 +218,15 @@ class Painter {
 };
 
 std::size_t require_buffers(const RasterBuffers& buffers) {
-  constexpr int kMostSide = 1 << 24;  // up to there each column has its own float
-  require(buffers.height >= 0 && buffers.width >= 0 && buffers.height <= kMostSide &&
-              buffers.width <= kMostSide,
-          "buffers", "a height and width of 0.." + std::to_string(kMostSide),
-          std::to_string(buffers.height) + " x " + std::to_string(buffers.width));
+  constexpr int kMost = 1 << 24;  // up to there each whole number is a float
+  const auto fits = [](int first, int size) {
+    return first >= 0 && size >= 0 && first <= kMost && size <= kMost - first;
+  };
+  if (!fits(buffers.top, buffers.height) || !fits(buffers.left, buffers.width)) {
+    require(false, "buffers", "left, top and sizes in 0.." + std::to_string(kMost),
+            std::to_string(buffers.height) + " x " + std::to_string(buffers.width) + " at (" +
+                std::to_string(buffers.left) + ", " + std::to_string(buffers.top) + ")");
+  }
   const std::size_t pixels =
       static_cast<std::size_t>(buffers.height) * static_cast<std::size_t>(buffers.width);
   require(pixels == 0 || buffers.depth != nullptr, "buffers", "a depth buffer", "null");
@@ -244,10 +253,10 @@ void rasterize(Span<const float> vertices, Span<const std::int32_t> triangles,
   require_triangles(triangles, vertex_count);
   const std::size_t triangle_count = triangles.size() / 3;
   constexpr std::size_t kMost = std::numeric_limits<std::int32_t>::max() / 3;
-  require(triangle_count <= kMost, "triangles", "at most " + std::to_string(kMost) + " triangles",
-          std::to_string(triangle_count));
-  require(vertex_count <= kMost, "vertices", "at most " + std::to_string(kMost) + " vertices",
-          std::to_string(vertex_count));
+  if (triangle_count > kMost || vertex_count > kMost) {
+    require(false, "mesh", "at most " + std::to_string(kMost) + " vertices and triangles",
+            std::to_string(vertex_count) + " and " + std::to_string(triangle_count));
+  }
   std::size_t attribute_count = 0;
   if (buffers.image != nullptr) {
     require(channels > 0, "channels", "at least 1", std::to_string(channels));

@@ -293,6 +293,7 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
   buffers.triangle = owners.data();
   buffers.barycentric = weights.data();
   for (int top = 0; top < size; top += kStrip) {
+    buffers.top = top;
     buffers.height = std::min(kStrip, size - top);
     clear(buffers);
     rasterize(layout, triangles, {}, 0, buffers);
@@ -322,10 +323,6 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
       const bool seen = inside && normal[2] > 0.0f && !shape.edge_on &&
                         !depth.hides(point[0], point[1], point[2], shape.slope);
       visibility[first + i] = seen ? normal[2] / length : 0.0f;
-    }
-    // The next strip starts at row 0 again.
-    for (std::size_t i = 0; i < count; ++i) {
-      layout[3 * i + 1] -= static_cast<float>(kStrip);
     }
   }
 }

@@ -12,8 +12,10 @@ namespace threedfa {
 /// Throws std::invalid_argument unless `triangles` holds whole triangles with indices in
 /// 0..vertex_count-1.
 inline void require_triangles(Span<const std::int32_t> triangles, std::size_t vertex_count) {
-  require(triangles.size() % 3 == 0, "triangles", "3 indices for each triangle",
-          std::to_string(triangles.size()) + " elements");
+  if (triangles.size() % 3 != 0) {
+    require(false, "triangles", "3 indices for each triangle",
+            std::to_string(triangles.size()) + " elements");
+  }
   // Negative indices become large unsigned ones, so one maximum finds both kinds of error.
   std::uint32_t largest = 0;
   for (const std::int32_t index : triangles) {
@@ -29,8 +31,10 @@ inline void require_triangles(Span<const std::int32_t> triangles, std::size_t ve
 
 /// Throws std::invalid_argument unless `vertices` holds x, y, z for each vertex; returns how many.
 inline std::size_t require_vertices(Span<const float> vertices) {
-  require(vertices.size() % 3 == 0, "vertices", "3 coordinates for each vertex",
-          std::to_string(vertices.size()) + " elements");
+  if (vertices.size() % 3 != 0) {
+    require(false, "vertices", "3 coordinates for each vertex",
+            std::to_string(vertices.size()) + " elements");
+  }
   return vertices.size() / 3;
 }
 

@@ -358,6 +358,14 @@ TEST_CASE("rasterizer: clipping gives the part of a larger picture") {
         }
       }
     }
+    Picture window(17, 23);
+    RasterBuffers buffers = window.buffers();
+    buffers.left = left;
+    buffers.top = top;
+    draw(vertices, triangles, buffers);
+    CHECK(window.triangle == part.triangle);
+    CHECK(window.depth == part.depth);
+    CHECK(window.barycentric == part.barycentric);
   }
 }
 
@@ -506,7 +514,8 @@ TEST_CASE("rasterizer: bad input is refused") {
   CHECK_THROWS_WITH(clear(buffers), "buffers: expected a depth buffer, got null");
   buffers.height = -1;
   CHECK_THROWS_AS(clear(buffers), std::invalid_argument);
-  buffers.height = (1 << 24) + 1;
+  buffers.height = 1 << 24;
+  buffers.top = 1;
   CHECK_THROWS_AS(clear(buffers), std::invalid_argument);
   CHECK_NOTHROW(draw(vertices, {0, 1, 2}, RasterBuffers{}));
 }

@@ -112,11 +112,12 @@ TEST_CASE("simd: every build covers the same pixels to the same bits") {
     }
     for_each_build([&](const Loops& scalar, const Loops& other) {
       PixelBoxes expected{}, found{};
-      scalar.find_boxes(mesh, 0, count, kHeight, kWidth, expected);
-      other.find_boxes(mesh, 0, count, kHeight, kWidth, found);
+      const PixelWindow window{3, kWidth, 5, kHeight};
+      scalar.find_boxes(mesh, 0, count, window, expected);
+      other.find_boxes(mesh, 0, count, window, found);
       for (std::size_t i = 0; i < count; ++i) {
-        CHECK(std::min(found.left[i], found.top[i]) >= 0);
-        CHECK((found.right[i] < kWidth && found.bottom[i] < kHeight));
+        CHECK((found.left[i] >= 3 && found.top[i] >= 5));
+        CHECK((found.right[i] <= kWidth && found.bottom[i] <= kHeight));
         CHECK((found.left[i] == expected.left[i] && found.right[i] == expected.right[i] &&
                found.top[i] == expected.top[i] && found.bottom[i] == expected.bottom[i]));
       }

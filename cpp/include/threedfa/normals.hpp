@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "threedfa/span.hpp"
 
@@ -12,8 +13,13 @@ namespace threedfa {
 /// own (right-handed) axes.
 /// @param vertices  V x 3
 /// @param triangles T x 3, indices in 0..V-1
+/// @param workspace memory to work in: where it is kept between calls, nothing is allocated
 /// @param out       V x 3
 /// @throws std::invalid_argument on sizes that do not match or an index out of range
+void vertex_normals(Span<const float> vertices, Span<const std::int32_t> triangles,
+                    std::vector<double>& workspace, Span<float> out);
+
+/// The same with memory for this call.
 void vertex_normals(Span<const float> vertices, Span<const std::int32_t> triangles,
                     Span<float> out);
 

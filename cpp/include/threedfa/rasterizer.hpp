@@ -7,10 +7,12 @@
 namespace threedfa {
 
 /// Buffers of height x width pixels that `rasterize` draws into. `depth` is always needed; the
-/// others are skipped where null.
+/// others are skipped where null. Their first pixel shows the point (left, top).
 struct RasterBuffers {
   int height = 0;
   int width = 0;
+  int left = 0;  ///< of a window of a larger picture; right and bottom ends are at most 2^24
+  int top = 0;
   float* depth = nullptr;            ///< H x W; -infinity where nothing is drawn
   std::int32_t* triangle = nullptr;  ///< H x W; -1 where nothing is drawn
   float* barycentric = nullptr;      ///< H x W x 3; 0 where nothing is drawn
@@ -20,8 +22,8 @@ struct RasterBuffers {
 /// Writes "nothing drawn" into depth, triangle and barycentric; leaves image alone.
 void clear(const RasterBuffers& buffers);
 
-/// Z-buffer rasterizer. Vertices are x right, y down, in pixels, pixel centres at whole numbers; z
-/// grows towards the viewer.
+/// Z-buffer rasterizer; it allocates nothing. Vertices are x right, y down, in pixels, pixel
+/// centres at whole numbers; z grows towards the viewer.
 ///
 /// Every pixel whose centre a triangle covers is drawn, centres on an edge by the top-left rule, so
 /// triangles that share an edge draw each pixel on it exactly once. Both sides of a triangle are

@@ -37,7 +37,8 @@ class Span {
   std::size_t size_ = 0;
 };
 
-/// Throws std::invalid_argument "<name>: expected <expected>, got <actual>" unless `ok`.
+/// Throws std::invalid_argument "<name>: expected <expected>, got <actual>" unless `ok`. Strings of
+/// more than a few letters cost an allocation, also where all is well.
 inline void require(bool ok, const char* name, const std::string& expected,
                     const std::string& actual) {
   if (!ok) {
@@ -47,7 +48,8 @@ inline void require(bool ok, const char* name, const std::string& expected,
 
 /// Throws std::invalid_argument unless `actual == expected`.
 inline void require_size(const char* name, std::size_t expected, std::size_t actual) {
-  require(actual == expected, name, std::to_string(expected) + " elements", std::to_string(actual));
+  if (actual == expected) return;
+  require(false, name, std::to_string(expected) + " elements", std::to_string(actual));
 }
 
 }  // namespace threedfa

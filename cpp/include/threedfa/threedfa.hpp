@@ -7,6 +7,7 @@
 #include "threedfa/morphable_model.hpp"
 #include "threedfa/nms.hpp"
 #include "threedfa/normals.hpp"
+#include "threedfa/painting.hpp"
 #include "threedfa/pose.hpp"
 #include "threedfa/prior_box.hpp"
 #include "threedfa/rasterizer.hpp"

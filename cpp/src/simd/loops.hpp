@@ -21,9 +21,14 @@ struct MeshView {
   const std::int32_t* triangles;
 };
 
+/// Columns left..right and rows top..bottom of a picture, each from 0 to 2^24.
+struct PixelWindow {
+  std::int32_t left, right, top, bottom;
+};
+
 /// Boxes of successive triangles: first and last columns and rows of pixel centres in the box and
-/// in the picture; none where a first is above its last. With NaN among the corners, some of the
-/// picture's.
+/// in the window; none where a first is above its last. With NaN among the corners, some of the
+/// window's.
 struct PixelBoxes {
   static constexpr std::size_t kMost = 64;
   alignas(64) std::int32_t left[kMost], right[kMost], top[kMost], bottom[kMost];
@@ -84,9 +89,12 @@ struct Loops {
   void (*normalize_every_third)(const std::uint8_t* pixels, std::size_t count, float mean,
                                 float scale, float* out);
 
-  /// The boxes of `count` triangles from `first` on in a picture of this size, at most 2^24 a side.
-  void (*find_boxes)(const MeshView& mesh, std::size_t first, std::size_t count, int height,
-                     int width, PixelBoxes& boxes);
+  /// `count` vectors of three elements, divided by their length; zero where that is zero.
+  void (*unit_vectors)(const double* vectors, std::size_t count, float* out);
+
+  /// The boxes of `count` triangles from `first` on.
+  void (*find_boxes)(const MeshView& mesh, std::size_t first, std::size_t count,
+                     const PixelWindow& window, PixelBoxes& boxes);
 
   /// Fills what comes out of the first `count` blocks.
   void (*cover_quads)(const MeshView& mesh, std::size_t count, PixelQuads& quads);

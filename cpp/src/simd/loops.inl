@@ -2,6 +2,8 @@
 // Nothing here may be a template or an inline function from elsewhere: the linker keeps one copy of
 // those, which could be the one for instructions that the machine does not have.
 
+#include <math.h>  // the C functions, which are not inline
+
 #include <type_traits>
 
 #include "loops.hpp"
@@ -197,12 +199,23 @@ void normalize_every_third(const std::uint8_t* __restrict pixels, std::size_t co
   }
 }
 
-void find_boxes(const MeshView& mesh, std::size_t first, std::size_t count, int height, int width,
-                PixelBoxes& boxes) {
+void unit_vectors(const double* __restrict vectors, std::size_t count, float* __restrict out) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const double x = vectors[3 * i], y = vectors[3 * i + 1], z = vectors[3 * i + 2];
+    const double length = sqrt(x * x + y * y + z * z);
+    const double inverse = length > 0.0 ? 1.0 / length : 0.0;
+    out[3 * i] = static_cast<float>(x * inverse);
+    out[3 * i + 1] = static_cast<float>(y * inverse);
+    out[3 * i + 2] = static_cast<float>(z * inverse);
+  }
+}
+
+void find_boxes(const MeshView& mesh, std::size_t first, std::size_t count,
+                const PixelWindow& window, PixelBoxes& boxes) {
   const std::int32_t* __restrict const triangles = mesh.triangles + 3 * first;
-  const auto find = [=](const float* __restrict at, int size, std::int32_t* __restrict lowest,
-                        std::int32_t* __restrict highest) {
-    const auto end = static_cast<float>(size);
+  const auto find = [=](const float* __restrict at, std::int32_t begin, std::int32_t end,
+                        std::int32_t* __restrict lowest, std::int32_t* __restrict highest) {
+    const auto from = static_cast<float>(begin), to = static_cast<float>(end);
     for (std::size_t i = 0; i < count; ++i) {
       const float a = at[3 * triangles[3 * i]];
       const float b = at[3 * triangles[3 * i + 1]];
@@ -211,18 +224,18 @@ void find_boxes(const MeshView& mesh, std::size_t first, std::size_t count, int 
       least = least < c ? least : c;
       float most = a > b ? a : b;
       most = most > c ? most : c;
-      // Clipped while they are floating point, so that they fit an int; NaN becomes -1 or 0.
-      least = least > 0.0f ? least : 0.0f;
-      least = least < end ? least : end;
-      most = most > -1.0f ? most : -1.0f;
-      most = most < end - 1.0f ? most : end - 1.0f;
+      // Clipped while they are floating point, so that they fit an int; of NaN nothing is left.
+      least = least > from ? least : from;
+      least = least < to + 1.0f ? least : to + 1.0f;
+      most = most > from - 1.0f ? most : from - 1.0f;
+      most = most < to ? most : to;
       const auto up = static_cast<std::int32_t>(least), down = static_cast<std::int32_t>(most);
       lowest[i] = up + static_cast<std::int32_t>(static_cast<float>(up) < least);
       highest[i] = down - static_cast<std::int32_t>(static_cast<float>(down) > most);
     }
   };
-  find(mesh.vertices, width, boxes.left, boxes.right);
-  find(mesh.vertices + 1, height, boxes.top, boxes.bottom);
+  find(mesh.vertices, window.left, window.right, boxes.left, boxes.right);
+  find(mesh.vertices + 1, window.top, window.bottom, boxes.top, boxes.bottom);
 }
 
 void cover_quads(const MeshView& mesh, std::size_t count, PixelQuads& quads) {
@@ -279,8 +292,8 @@ void cover_row(const Triangle& given, int y, int first, std::size_t count, Pixel
 }  // namespace
 
 extern const Loops THREEDFA_SIMD_LOOPS;
-const Loops THREEDFA_SIMD_LOOPS = {THREEDFA_SIMD_NAME, add_rows,  overlaps_any,          blend_rows,
-                                   resample_planes,    normalize, normalize_every_third, find_boxes,
-                                   cover_quads,        cover_row};
+const Loops THREEDFA_SIMD_LOOPS = {
+    THREEDFA_SIMD_NAME,    add_rows,     overlaps_any, blend_rows,  resample_planes, normalize,
+    normalize_every_third, unit_vectors, find_boxes,   cover_quads, cover_row};
 
 }  // namespace threedfa::simd
