@@ -74,8 +74,13 @@ inline void check_kind(const py::array& array, const char* name, const char* kin
 
 template <class T>
 void check_finite(const Array<T>& array, const char* name) {
-  const T* data = array.data();
-  for (py::ssize_t i = 0; i < array.size(); ++i) {
+  const T* const data = array.data();
+  const py::ssize_t count = array.size();
+  // Without branches first, which compilers turn into vector instructions: x - x is NaN, which is
+  // not 0, for what is not finite.
+  int bad = 0;
+  for (py::ssize_t i = 0; i < count; ++i) bad |= static_cast<int>(!(data[i] - data[i] == 0));
+  for (py::ssize_t i = 0; bad != 0 && i < count; ++i) {
     if (!std::isfinite(data[i])) {
       throw py::value_error(std::string(name) + ": expected finite values that fit " +
                             std::string(py::str(py::dtype::of<T>())) + ", got " +
