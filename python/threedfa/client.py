@@ -134,9 +134,12 @@ class Client(_Connection[httpx.Client]):
         self, images: Iterable[Any], *, color: ColorOrder = "rgb"
     ) -> list[list[Face]]:
         """:meth:`analyze` for several pictures in one request, whose number the server limits."""
+        body = self._body(images, color)
+        if not body["files"]:
+            return []
         if not self._same_model:
             self._check_model(self._call("GET", _PACKS))
-        return self._faces(self._call("POST", _ALIGN, **self._body(images, color)))
+        return self._faces(self._call("POST", _ALIGN, **body))
 
     def close(self) -> None:
         """Close the connection."""
@@ -172,9 +175,12 @@ class AsyncClient(_Connection[httpx.AsyncClient]):
         self, images: Iterable[Any], *, color: ColorOrder = "rgb"
     ) -> list[list[Face]]:
         """See :meth:`Client.analyze_batch`."""
+        body = self._body(images, color)
+        if not body["files"]:
+            return []
         if not self._same_model:
             self._check_model(await self._call("GET", _PACKS))
-        return self._faces(await self._call("POST", _ALIGN, **self._body(images, color)))
+        return self._faces(await self._call("POST", _ALIGN, **body))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -528,6 +528,7 @@ def test_client(server: Server, pack: Path, analyzer: FaceAnalyzer, tmp_path: Pa
         found, nothing = client.analyze_batch([TWO, NONE])
         assert_same_faces(found, expected)
         assert nothing == []
+        assert client.analyze_batch([]) == []
         boxes = client.detect(TWO)
         np.testing.assert_array_equal(boxes.xyxy, analyzer.detector.detect(TWO).xyxy)
         assert client.detect(NONE).xyxy.shape == (0, 4)

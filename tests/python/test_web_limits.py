@@ -26,7 +26,8 @@ from web_server import Server, build_web_pack, picture, png, serving
 pytest.importorskip("uvicorn", reason="needs the extra [web]")
 
 from threedfa.client import Client
-from threedfa.web.batching import Batcher, Detectors
+from threedfa.web.batching import Batcher, Engine
+from threedfa.web.metrics import Metrics
 from threedfa.web.settings import ApiKeys, Limits, SettingsError
 
 KEY, OTHER_KEY = "a key of some length", "another key of some length"
@@ -399,9 +400,13 @@ def aligner(pack: Path) -> HeldBack:
     return HeldBack(pack)
 
 
+def engine_of(analyzer: FaceAnalyzer, aligner: HeldBack) -> Engine:
+    return Engine((analyzer.detector, aligner), (analyzer.detector.single_threaded(), aligner))
+
+
 @pytest.fixture
 def batcher(aligner: HeldBack) -> Iterator[Batcher]:
-    batcher = Batcher(threads=2)
+    batcher = Batcher(1, Metrics(lambda: 0))
     batcher.start()
     yield batcher
     aligner.free.set()
@@ -412,14 +417,14 @@ def batcher(aligner: HeldBack) -> Iterator[Batcher]:
 def test_faces_of_requests_that_wait_go_together(
     batcher: Batcher, aligner: HeldBack, analyzer: FaceAnalyzer
 ) -> None:
-    detectors = Detectors.of(analyzer.detector)
+    engine = engine_of(analyzer, aligner)
     two = picture((0, 0), (128, 64))
-    first = batcher.analyze(detectors, aligner, [two])
+    first = batcher.analyze(engine, [two])
     until(lambda: aligner.batches)  # it is under way
-    others = [batcher.analyze(detectors, aligner, [two, ONE]) for _ in range(3)]
-    gone = batcher.analyze(detectors, aligner, [two])
+    others = [batcher.analyze(engine, [two, ONE]) for _ in range(3)]
+    gone = batcher.analyze(engine, [two])
     assert gone.cancel()
-    boxes = batcher.detect(detectors, [two, ONE])
+    boxes = batcher.detect(engine, [two, ONE])
     aligner.free.set()
     expected = analyzer.analyze_batch([two, two, ONE])
     found = first.result(60) + others[0].result(60)
@@ -433,23 +438,37 @@ def test_faces_of_requests_that_wait_go_together(
     assert aligner.batches == [2, 9]
 
 
+def test_many_threads_find_the_same(analyzer: FaceAnalyzer) -> None:
+    """Requests of several pictures, shared out among threads, come back whole and in order."""
+    scenes = [picture(*((64 * i, 64 * j) for i in range(n) for j in range(2))) for n in range(4)]
+    expected = [len(faces) for faces in analyzer.analyze_batch(scenes)]
+    assert expected == [0, 2, 4, 6]
+    batcher = Batcher(4, Metrics(lambda: 0))
+    batcher.start()
+    engine = Engine.of(analyzer)
+    jobs = [batcher.analyze(engine, scenes[i % 4 :]) for i in range(20)]
+    batcher.stop()
+    for i, job in enumerate(jobs):
+        assert [len(faces) for faces in job.result(0)] == expected[i % 4 :]
+
+
 def test_a_request_that_fails_fails_alone(
     batcher: Batcher, aligner: HeldBack, analyzer: FaceAnalyzer
 ) -> None:
-    detectors = Detectors.of(analyzer.detector)
-    first = batcher.analyze(detectors, aligner, [ONE])
+    engine = engine_of(analyzer, aligner)
+    first = batcher.analyze(engine, [ONE])
     until(lambda: aligner.batches)
     bad = ONE.copy()
     bad[0, 0] = 255
-    jobs = [batcher.analyze(detectors, aligner, [image]) for image in (ONE, bad, ONE)]
-    none = batcher.analyze(detectors, aligner, [None])  # type: ignore[list-item]
+    jobs = [batcher.analyze(engine, [image]) for image in (ONE, bad, ONE)]
+    none = batcher.analyze(engine, [None])  # type: ignore[list-item]
     aligner.free.set()
     assert [len(job.result(60)[0]) for job in (first, jobs[0], jobs[2])] == [1, 1, 1]
     with pytest.raises(RuntimeError, match="stumble"):
         jobs[1].result(60)
     with pytest.raises(AttributeError):
         none.result(60)
-    assert len(batcher.analyze(detectors, aligner, [ONE]).result(60)[0]) == 1
+    assert len(batcher.analyze(engine, [ONE]).result(60)[0]) == 1
 
 
 def test_limits_are_checked() -> None:

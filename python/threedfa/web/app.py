@@ -60,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["X-Threedfa-Shape", "X-Threedfa-Faces", "Retry-After"],
         )
     handle_problems(app)
     app.include_router(routes.health)

@@ -1,12 +1,13 @@
-"""One thread runs the networks; faces of all requests that wait go through together."""
+"""Threads that run the networks; faces of the pictures that wait go through together."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..aligner import FaceAligner
+from ..analyzer import FaceAnalyzer
 from ..detections import Detections
 from ..detector import FaceDetector
 from ..face import Face
@@ -21,34 +23,30 @@ from .metrics import Metrics
 
 Image = NDArray[np.uint8]
 
-_BATCH_PICTURES: Final = 16  # in one batch, so that the first does not wait for too many
+_GROUP: Final = 8  # pictures that one thread takes at once, so that the first does not wait long
 
 
 @dataclass(frozen=True)
-class Detectors:
-    """The same detector twice: with all threads for a single picture, and with one for each of
-    many pictures, which is faster for all together."""
+class Engine:
+    """Detector and aligner of one pack, twice: for a picture that has the machine for itself, and,
+    with networks that keep to one thread, for one of several pictures at a time, which is faster
+    for all together."""
 
-    all_threads: FaceDetector
-    one_thread: FaceDetector
+    alone: tuple[FaceDetector, FaceAligner]
+    among_others: tuple[FaceDetector, FaceAligner]
 
     @classmethod
-    def of(cls, detector: FaceDetector) -> Detectors:
-        """Opens the network a second time."""
-        return cls(detector, detector.single_threaded())
+    def of(cls, analyzer: FaceAnalyzer) -> Engine:
+        """Opens its networks a second time."""
+        detector, aligner = analyzer.detector, analyzer.aligner
+        return cls((detector, aligner), (detector.single_threaded(), aligner.single_threaded()))
 
-    def adjusted(
-        self, score_threshold: float | None, iou_threshold: float | None, max_faces: int
-    ) -> Detectors:
-        """See :meth:`threedfa.FaceDetector.adjusted`."""
-        return Detectors(
+    def adjusted(self, **settings: Any) -> Engine:
+        """With other settings of the detector: see :meth:`threedfa.FaceDetector.adjusted`."""
+        return Engine(
             *(
-                detector.adjusted(
-                    score_threshold=score_threshold,
-                    iou_threshold=iou_threshold,
-                    max_faces=max_faces,
-                )
-                for detector in (self.all_threads, self.one_thread)
+                (detector.adjusted(**settings), aligner)
+                for detector, aligner in (self.alone, self.among_others)
             )
         )
 
@@ -57,130 +55,156 @@ class Detectors:
 class _Job:
     """The pictures of one request; the future is for their `Detections` or their faces."""
 
-    detectors: Detectors
-    aligner: FaceAligner | None
+    engine: Engine
     images: Sequence[Image]
+    align: bool
     future: Future[Any] = field(default_factory=Future)
-    found: list[Detections] = field(default_factory=list)
+    results: dict[int, Any] = field(default_factory=dict)
     start: float = field(default_factory=time.perf_counter)
+
+    def deliver(self, number: int, result: Any) -> None:
+        """What has been found in one picture."""
+        self.results[number] = result
+        if len(self.results) == len(self.images):
+            # Two threads may both see the last result; the request may be gone.
+            with suppress(InvalidStateError):
+                self.future.set_result([self.results[i] for i in range(len(self.images))])
+
+    def fail(self, error: Exception) -> None:
+        """Let the whole request fail."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One of a job's pictures."""
+
+    job: _Job
+    number: int
+
+    @property
+    def image(self) -> Image:
+        return self.job.images[self.number]
 
 
 class Batcher:
     """Runs detectors and aligners in threads of its own, from `start` to `stop`.
 
+    Each thread takes its share of the pictures that wait, finds the faces in one after the other,
+    and aligns all of them in one run of the regressor.
+
     Args:
-        threads: pictures that are searched for faces at a time.
+        threads: how many.
+        metrics: for times and numbers.
     """
 
-    def __init__(self, threads: int) -> None:
-        self.metrics = Metrics(self._waiting)
-        self._threads = threads
-        self._jobs: queue.Queue[_Job | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="threedfa-networks", daemon=True)
+    def __init__(self, threads: int, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._pictures: queue.Queue[_Picture | None] = queue.Queue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"threedfa-networks-{i}", daemon=True)
+            for i in range(threads)
+        ]
+        self._busy = 0  # threads
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Begin to work."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Finish what has been asked for; nothing more may be."""
-        self._jobs.put(None)
-        self._thread.join()
+        for _ in self._threads:
+            self._pictures.put(None)
+        for thread in self._threads:
+            thread.join()
 
     @property
     def running(self) -> bool:
         """Whether there is somebody to work."""
-        return self._thread.is_alive()
+        return all(thread.is_alive() for thread in self._threads)
 
-    def detect(self, detectors: Detectors, images: Sequence[Image]) -> Future[list[Detections]]:
+    def detect(self, engine: Engine, images: Sequence[Image]) -> Future[list[Detections]]:
         """Faces of each image, as :meth:`threedfa.FaceDetector.detect` finds them."""
-        return self._put(_Job(detectors, None, images))
+        return self._put(_Job(engine, images, align=False))
 
-    def analyze(
-        self, detectors: Detectors, aligner: FaceAligner, images: Sequence[Image]
-    ) -> Future[list[list[Face]]]:
+    def analyze(self, engine: Engine, images: Sequence[Image]) -> Future[list[list[Face]]]:
         """Faces of each image, as :meth:`threedfa.FaceAnalyzer.analyze` finds them."""
-        return self._put(_Job(detectors, aligner, images))
+        return self._put(_Job(engine, images, align=True))
 
     def _put(self, job: _Job) -> Future[Any]:
-        self._jobs.put(job)
+        for number in range(len(job.images)):
+            self._pictures.put(_Picture(job, number))
         return job.future
 
-    def _waiting(self) -> int:
-        return self._jobs.qsize()
-
     def _run(self) -> None:
-        more = True
-        with ThreadPoolExecutor(self._threads, "threedfa-detector") as pool:
-            while more:
-                jobs, more = self._collect()
-                detected = self._detect(pool, jobs)
-                for aligner in dict.fromkeys(job.aligner for job in detected):
-                    if aligner is not None:
-                        self._align(aligner, [job for job in detected if job.aligner is aligner])
+        while pictures := self._take():
+            with self._lock:
+                self._busy += 1
+                alone = self._busy == 1 and len(pictures) == 1 and self._pictures.empty()
+            self._serve([picture for picture in pictures if not picture.job.future.done()], alone)
+            with self._lock:
+                self._busy -= 1
 
-    def _collect(self) -> tuple[list[_Job], bool]:
-        """What waits, at least one job; and whether there will be more."""
-        job = self._jobs.get()
-        jobs: list[_Job] = []
-        pictures = 0
-        while job is not None:
-            # Requests that nobody waits for any more are left out.
-            if job.future.set_running_or_notify_cancel():
-                self.metrics.observe("wait", time.perf_counter() - job.start)
-                jobs.append(job)
-                pictures += len(job.images)
-            if pictures >= _BATCH_PICTURES:
-                return jobs, True
+    def _take(self) -> list[_Picture]:
+        """This thread's share of what waits, at least one; none when there will be no more."""
+        picture = self._pictures.get()
+        taken: list[_Picture] = []
+        share = min(_GROUP, 1 + self._pictures.qsize() // len(self._threads))
+        while picture is not None:
+            taken.append(picture)
+            self._metrics.observe("wait", time.perf_counter() - picture.job.start)
+            if len(taken) == share:
+                return taken
             try:
-                job = self._jobs.get_nowait()
+                picture = self._pictures.get_nowait()
             except queue.Empty:
-                return jobs, True
-        return jobs, False
+                return taken
+        if taken:
+            self._pictures.put(None)  # it is for the next round
+        return taken
 
-    def _detect(self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]) -> list[_Job]:
-        """Find the faces of all jobs; those that did not fail."""
-        single = sum(len(job.images) for job in jobs) == 1
-        with self.metrics.stage("detect"):
-            running = [
-                pool.map(
-                    job.detectors.all_threads.detect_loaded
-                    if single
-                    else job.detectors.one_thread.detect_loaded,
-                    job.images,
-                )
-                for job in jobs
-            ]
-            detected = []
-            for job, found in zip(jobs, running, strict=True):
-                try:
-                    job.found = list(found)
-                except Exception as error:  # belongs to this request, whatever it is
-                    job.future.set_exception(error)
-                else:
-                    detected.append(job)
-        for job in detected:
-            if job.aligner is None:
-                self._finish(job, job.found)
-        return detected
+    def _serve(self, pictures: Sequence[_Picture], alone: bool) -> None:
+        found: dict[FaceAligner, list[tuple[_Picture, Detections]]] = {}
+        for picture in pictures:
+            job = picture.job
+            detector, aligner = job.engine.alone if alone else job.engine.among_others
+            try:
+                with self._metrics.stage("detect"):
+                    detections = detector.detect_loaded(picture.image)
+            except Exception as error:  # belongs to this request, whatever it is
+                job.fail(error)
+                continue
+            if job.align:
+                found.setdefault(aligner, []).append((picture, detections))
+            else:
+                self._deliver(picture, detections)
+        for aligner, pairs in found.items():
+            self._align(aligner.align_detected, pairs)
 
-    def _align(self, aligner: FaceAligner, jobs: Sequence[_Job]) -> None:
-        images = [image for job in jobs for image in job.images]
-        found = [detections for job in jobs for detections in job.found]
-        self.metrics.batch_faces.observe(sum(map(len, found)))
+    def _align(
+        self,
+        align: Callable[[Sequence[Image], Sequence[Detections]], list[list[Face]]],
+        pairs: Sequence[tuple[_Picture, Detections]],
+    ) -> None:
+        detections = [found for _, found in pairs]
+        self._metrics.batch_faces.observe(sum(map(len, detections)))
         try:
-            with self.metrics.stage("align"):
-                faces = iter(aligner.align_detected(images, found))
+            with self._metrics.stage("align"):
+                results = align([picture.image for picture, _ in pairs], detections)
         except Exception as error:
-            if len(jobs) == 1:
-                jobs[0].future.set_exception(error)
-            for job in jobs if len(jobs) > 1 else ():  # only the one that is to blame fails
-                self._align(aligner, [job])
+            if len(pairs) == 1:
+                pairs[0][0].job.fail(error)
+            else:  # only the one that is to blame fails
+                for pair in pairs:
+                    self._align(align, [pair])
             return
-        for job in jobs:
-            self._finish(job, [next(faces) for _ in job.images])
+        for (picture, _), faces in zip(pairs, results, strict=True):
+            self._deliver(picture, faces)
 
-    def _finish(self, job: _Job, results: Sequence[Detections] | list[list[Face]]) -> None:
-        self.metrics.pictures.inc(len(results))
-        self.metrics.faces.inc(sum(map(len, results)))
-        job.future.set_result(results)
+    def _deliver(self, picture: _Picture, found: Detections | list[Face]) -> None:
+        self._metrics.pictures.inc()
+        self._metrics.faces.inc(len(found))
+        picture.job.deliver(picture.number, found)

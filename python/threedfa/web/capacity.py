@@ -12,6 +12,11 @@ class Capacity:
     def __init__(self, limits: Limits) -> None:
         self.memory = limits.memory_bytes
         self.places = limits.queue
+        self._all_places = limits.queue
+
+    def queued(self) -> int:
+        """Requests that have a place."""
+        return self._all_places - self.places
 
     def lease(self) -> Lease:
         """For a new request, which holds nothing yet."""

@@ -17,10 +17,10 @@ class Metrics:
     """What one server process counts.
 
     Args:
-        waiting: says how many requests wait for the networks.
+        queued: says how many requests wait or are worked on.
     """
 
-    def __init__(self, waiting: Callable[[], int]) -> None:
+    def __init__(self, queued: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "threedfa_requests", "Answers", ["route", "status"], registry=self.registry
@@ -35,7 +35,7 @@ class Metrics:
         self.faces = Counter("threedfa_faces", "Faces found", registry=self.registry)
         self.batch_faces = Histogram(
             "threedfa_batch_faces",
-            "Faces that went through the regressor together",
+            "Detections that went through the regressor together",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
             registry=self.registry,
         )
@@ -47,7 +47,7 @@ class Metrics:
             registry=self.registry,
         )
         queue = Gauge("threedfa_queue_requests", "Requests in the queue", registry=self.registry)
-        queue.set_function(waiting)
+        queue.set_function(queued)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

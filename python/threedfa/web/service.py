@@ -20,8 +20,9 @@ from ..cpus import available_cpus
 from ..detections import Detections
 from ..face import Face
 from ..pack import Pack
-from .batching import Batcher, Detectors
+from .batching import Batcher, Engine
 from .capacity import Capacity, Lease
+from .metrics import Metrics
 from .pictures import (
     JSON,
     MULTIPART,
@@ -90,13 +91,11 @@ class Service:
             for name, pack in self.packs.items()
         }
         self.capacity = Capacity(settings.limits)
-        self._detectors = {
-            name: Detectors.of(analyzer.detector) for name, analyzer in self._analyzers.items()
-        }
+        self._engines = {name: Engine.of(each) for name, each in self._analyzers.items()}
         # PyTorch has threads of its own for the whole process.
         threads = 1 if settings.backend == "torch" else settings.num_threads or available_cpus()
-        self.batcher = Batcher(threads)
-        self.metrics = self.batcher.metrics
+        self.metrics = Metrics(self.capacity.queued)
+        self.batcher = Batcher(threads, self.metrics)
         # Threads that decode and encode: more than CPUs would only take memory.
         self._threads = anyio.CapacityLimiter(max(2, available_cpus()))
 
@@ -169,11 +168,10 @@ class Service:
         *,
         align: bool,
     ) -> tuple[list[NDArray[np.uint8]], list[Any]]:
-        pack = self._pack_name(options.pack)
-        detectors = self._detectors[pack].adjusted(
-            options.score_threshold,
-            options.iou_threshold,
-            min(options.max_faces or self.limits.faces, self.limits.faces),
+        engine = self._engines[self._pack_name(options.pack)].adjusted(
+            score_threshold=options.score_threshold,
+            iou_threshold=options.iou_threshold,
+            max_faces=min(options.max_faces or self.limits.faces, self.limits.faces),
         )
         lease = lease_of(request)
         lease.take_place()
@@ -183,12 +181,10 @@ class Service:
             images = await self.in_thread(
                 lambda: [upload.decode(self.limits) for upload in uploads]
             )
-        future: Future[Any] = (
-            self.batcher.analyze(detectors, self._analyzers[pack].aligner, images)
-            if align
-            else self.batcher.detect(detectors, images)
+        ask: Callable[..., Future[list[Any]]] = (
+            self.batcher.analyze if align else self.batcher.detect
         )
-        return images, await asyncio.wrap_future(future)
+        return images, await asyncio.wrap_future(ask(engine, images))
 
 
 def lease_of(request: Request) -> Lease:
