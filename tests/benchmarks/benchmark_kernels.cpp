@@ -1,13 +1,18 @@
 // Times kernels against textbook loops in the same run, after checking that both give the same
-// answer. One thread; run it once for each of THREEDFA_SIMD=scalar, avx2, avx512 to compare builds.
+// answer, and shows how their time grows with the work. One thread; run it once for each of
+// THREEDFA_SIMD=scalar, avx2, avx512 to compare builds. With --json the rows come as JSON.
+//
+// Times are of the processor, not of the clock on the wall: other programs on the machine change
+// them little. Ratios are of the least times, which repeat best.
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <random>
+#include <string>
 #include <threedfa/threedfa.hpp>
 #include <vector>
 
@@ -15,27 +20,48 @@
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using threedfa::RasterBuffers;
 using threedfa::Span;
 
-/// Median time of a call in milliseconds, after one that does not count.
+using Floats = std::vector<float>;
+using Indices = std::vector<std::int32_t>;
+
+struct Times {
+  double least, median, p99;  // milliseconds
+};
+
+double now_ms() { return 1e3 * static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
+/// Of a call, after one that does not count. Short calls are timed several at once.
 template <class Function>
-double median_ms(Function function, int runs = 31) {
+Times time_of(Function function) {
+  constexpr double kShortest = 0.2, kBudget = 120;
+  const double start = now_ms();
   function();
+  const double first = std::max(now_ms() - start, 1e-3);
+  const int calls = static_cast<int>(kShortest / first) + 1;
+  const double expected = kBudget / (calls * first);
+  const int samples = static_cast<int>(std::clamp(expected, 3.0, 200.0));
   std::vector<double> times;
-  for (int i = 0; i < runs; ++i) {
-    const auto start = Clock::now();
-    function();
-    times.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  for (int i = 0; i < samples; ++i) {
+    const double begin = now_ms();
+    for (int k = 0; k < calls; ++k) function();
+    times.push_back((now_ms() - begin) / calls);
   }
-  std::nth_element(times.begin(), times.begin() + runs / 2, times.end());
-  return times[static_cast<std::size_t>(runs / 2)];
+  std::sort(times.begin(), times.end());
+  const std::size_t count = times.size();
+  return {times[0], times[count / 2], times[count - 1 - count / 100]};
 }
 
-void report(const char* name, double ours, double theirs, const char* alternative) {
-  std::printf("%-34s %8.3f ms   %8.3f ms   %6.2f x   %s\n", name, ours, theirs, theirs / ours,
-              alternative);
-}
+struct Row {
+  std::string name;
+  double size;  // what grows: boxes, faces, triangles, megapixels
+  Times ours;
+  std::string alternative;
+  double other;  // its least time
+};
+
+std::vector<Row> rows;
 
 void require_same(bool same, const char* name) {
   if (same) return;
@@ -43,9 +69,10 @@ void require_same(bool same, const char* name) {
   std::exit(1);
 }
 
+// --- boxes ---------------------------------------------------------------------------------------
+
 /// The O(n^2) loop of Fast R-CNN's cpu_nms, on boxes sorted by falling score.
-std::vector<std::int64_t> textbook_nms(const std::vector<float>& boxes, std::size_t count,
-                                       float threshold) {
+std::vector<std::int64_t> textbook_nms(const Floats& boxes, std::size_t count, float threshold) {
   std::vector<std::int64_t> keep;
   std::vector<char> gone(count);
   for (std::size_t i = 0; i < count; ++i) {
@@ -67,93 +94,361 @@ std::vector<std::int64_t> textbook_nms(const std::vector<float>& boxes, std::siz
 }
 
 void benchmark_nms(std::mt19937& generator) {
-  constexpr std::size_t kCount = 5000;
   std::uniform_real_distribution<float> place(0, 1000), side(10, 100);
-  std::vector<float> boxes, scores;
-  for (std::size_t i = 0; i < kCount; ++i) {
-    const float x = place(generator), y = place(generator);
-    boxes.insert(boxes.end(), {x, y, x + side(generator), y + side(generator)});
-    scores.push_back(1.0f - static_cast<float>(i) / kCount);
+  for (const std::size_t count : {100, 500, 2000, 5000, 20000}) {
+    Floats boxes, scores;
+    for (std::size_t i = 0; i < count; ++i) {
+      const float x = place(generator), y = place(generator);
+      boxes.insert(boxes.end(), {x, y, x + side(generator), y + side(generator)});
+      scores.push_back(1.0f - static_cast<float>(i) / static_cast<float>(count));
+    }
+    std::vector<std::int64_t> ours, theirs;
+    const Times fast = time_of([&] { ours = threedfa::nms(boxes, scores, 0.3f, 1.0f); });
+    const Times slow = time_of([&] { theirs = textbook_nms(boxes, count, 0.3f); });
+    require_same(ours == theirs, "nms");
+    rows.push_back({"nms of uniform boxes", double(count), fast, "O(n^2) loop", slow.least});
   }
-  std::vector<std::int64_t> ours, theirs;
-  const double fast = median_ms([&] { ours = threedfa::nms(boxes, scores, 0.3f, 1.0f); });
-  const double slow = median_ms([&] { theirs = textbook_nms(boxes, kCount, 0.3f); });
-  require_same(ours == theirs, "nms");
-  report("nms, 5000 uniform boxes", fast, slow, "textbook O(n^2) loop");
 }
 
+void benchmark_detection(std::mt19937& generator) {
+  // A network's output: low scores nearly everywhere, high ones around a few places.
+  constexpr int kHeight = 720, kWidth = 1080;
+  const threedfa::PriorConfig config = threedfa::PriorConfig::faceboxes();
+  const std::size_t count = threedfa::prior_count(kHeight, kWidth, config);
+  Floats priors(4 * count), loc(4 * count), scores(2 * count);
+  std::uniform_real_distribution<float> offset(-1, 1), low(0, 0.04f), high(0.05f, 1);
+  for (float& value : loc) value = offset(generator);
+  for (std::size_t i = 0; i < count; ++i) {
+    scores[2 * i + 1] = generator() % 200 == 0 ? high(generator) : low(generator);
+  }
+  threedfa::prior_boxes(kHeight, kWidth, config, priors);  // kept for each size of picture
+  std::vector<threedfa::Candidate> ours;
+  const Times fast = time_of([&] {
+    ours = threedfa::detect(loc, scores.data() + 1, 2, priors, {}, 0.05f, kWidth, kHeight, 0.3, 1,
+                            5000, 750);
+  });
+  std::vector<std::int64_t> theirs;
+  std::vector<std::size_t> kept;
+  const Times slow = time_of([&] {
+    threedfa::prior_boxes(kHeight, kWidth, config, priors);
+    Floats boxes(loc.size()), sorted;
+    threedfa::decode_boxes(loc, priors, {}, boxes);
+    kept.clear();
+    for (std::size_t i = count; i-- > 0;) {
+      if (scores[2 * i + 1] > 0.05f) kept.push_back(i);
+    }
+    std::stable_sort(kept.begin(), kept.end(), [&](std::size_t a, std::size_t b) {
+      return scores[2 * a + 1] > scores[2 * b + 1];
+    });
+    for (const std::size_t i : kept) {
+      for (std::size_t k = 0; k < 4; ++k) {
+        sorted.push_back(boxes[4 * i + k] * (k % 2 == 0 ? kWidth : kHeight));
+      }
+    }
+    theirs = textbook_nms(sorted, kept.size(), 0.3f);
+  });
+  bool same = ours.size() == theirs.size();
+  for (std::size_t i = 0; same && i < ours.size(); ++i) {
+    same = ours[i].prior == static_cast<std::int64_t>(kept[static_cast<std::size_t>(theirs[i])]);
+  }
+  require_same(same, "detection");
+  rows.push_back({"decode, threshold and nms, 1080 x 720", double(count), fast,
+                  "priors, full decode, loop", slow.least});
+}
+
+// --- the model -----------------------------------------------------------------------------------
+
 void benchmark_reconstruction(std::mt19937& generator) {
-  constexpr std::size_t kRows = 3 * 38365, kModes = 50;
+  constexpr std::size_t kRows = 3 * 38365, kModes = 50, kFaces = 32;
+  std::vector<std::int16_t> steps(kRows * kModes);
+  for (auto& step : steps) step = static_cast<std::int16_t>(generator());
   std::normal_distribution<float> pick;
-  std::vector<float> mean(kRows), basis(kRows * kModes), coefficients(8 * kModes);
-  for (auto* values : {&mean, &basis, &coefficients}) {
+  Floats mean(kRows), basis(kRows * kModes), coefficients(kFaces * kModes);
+  for (auto* values : {&mean, &coefficients}) {
     for (float& value : *values) value = pick(generator);
   }
-  threedfa::LinearModel model{mean, {}};
+  threedfa::LinearModel model, packed;
+  model.mean = packed.mean = mean;
   for (std::size_t k = 0; k < kModes; ++k) {
+    packed.scales.push_back(1e-4f * pick(generator));
+    packed.steps.emplace_back(steps.data() + k * kRows, kRows);
     model.basis.emplace_back(basis.data() + k * kRows, kRows);
+    for (std::size_t i = k * kRows; i < (k + 1) * kRows; ++i) {
+      basis[i] = packed.scales[k] * static_cast<float>(steps[i]);
+    }
   }
-  std::vector<float> ours(8 * kRows), theirs(kRows);
-  const Span<float> one(ours.data(), kRows);
-  const Span<const float> first(coefficients.data(), kModes);
-  const double single = median_ms([&] { model.evaluate(first, one); });
 
   float total = 0;  // what the machine reads at best, in one stream with independent sums
-  const double stream = median_ms([&] {
+  const Times stream = time_of([&] {
     std::array<float, 64> sums{};
     for (std::size_t i = 0; i + sums.size() <= basis.size(); i += sums.size()) {
       for (std::size_t j = 0; j < sums.size(); ++j) sums[j] += basis[i + j];
     }
-    total += sums[0];
+    for (const float sum : sums) total += sum;
   });
-  const double textbook = median_ms([&] {
+  Floats theirs(kRows), ours(kFaces * kRows);
+  const Times textbook = time_of([&] {
     for (std::size_t i = 0; i < kRows; ++i) {
       float sum = mean[i];
       for (std::size_t k = 0; k < kModes; ++k) sum += coefficients[k] * basis[k * kRows + i];
       theirs[i] = sum;
     }
   });
+  const Span<const float> first(coefficients.data(), kModes);
+  const Span<float> one(ours.data(), kRows);
+  const Times single = time_of([&] { model.evaluate(first, one); });
   require_same(std::equal(theirs.begin(), theirs.end(), ours.begin()) && !std::isnan(total),
                "reconstruction");
-  report("reconstruction, 38365 x 50", single, textbook, "textbook loop");
-  report("reconstruction, 38365 x 50", single, stream, "plain read of the same bytes");
-  const double eight = median_ms([&] { model.evaluate_many(coefficients, 8, ours); });
-  report("reconstruction, 8 faces", eight, 8 * single, "one by one");
+  rows.push_back({"reconstruction, 38365 x 50", 1, single, "loop", textbook.least});
+  rows.push_back({"reconstruction, 38365 x 50", 1, single, "read of its bytes", stream.least});
+  const Times half = time_of([&] { packed.evaluate(first, one); });
+  require_same(std::equal(theirs.begin(), theirs.end(), ours.begin()), "packed reconstruction");
+  rows.push_back({"reconstruction from integers", 1, half, "from floats", single.least});
+  for (const std::size_t faces : {2, 4, 8, 16, 32}) {
+    const Span<const float> sets(coefficients.data(), faces * kModes);
+    const Span<float> out(ours.data(), faces * kRows);
+    const Times many = time_of([&] { model.evaluate_many(sets, faces, out); });
+    require_same(std::equal(theirs.begin(), theirs.end(), ours.begin()), "reconstruction");
+    rows.push_back({"reconstruction, 38365 x 50", double(faces), many, "one by one",
+                    double(faces) * single.least});
+  }
 }
 
+// --- meshes --------------------------------------------------------------------------------------
+
+struct Mesh {
+  Floats vertices, uv;
+  Indices triangles;
+};
+
+/// A dome of `cells` x `cells` squares of two triangles, `size` pixels wide, seen from the side.
+Mesh dome(int cells, float size) {
+  Mesh mesh;
+  for (int row = 0; row <= cells; ++row) {
+    for (int column = 0; column <= cells; ++column) {
+      const float u = static_cast<float>(column) / static_cast<float>(cells);
+      const float v = static_cast<float>(row) / static_cast<float>(cells);
+      const float x = u - 0.5f, y = v - 0.5f, z = 0.8f * std::sqrt(0.6f - x * x - y * y);
+      mesh.uv.insert(mesh.uv.end(), {u, 1 - v});
+      mesh.vertices.insert(mesh.vertices.end(), {size * (0.9f * x + 0.43f * z + 0.4f),
+                                                 size * (y + 0.5f), size * (0.9f * z - 0.43f * x)});
+    }
+  }
+  for (int row = 0; row < cells; ++row) {
+    for (int column = 0; column < cells; ++column) {
+      const int a = row * (cells + 1) + column, b = a + 1, c = a + cells + 1, d = c + 1;
+      mesh.triangles.insert(mesh.triangles.end(), {a, c, b, b, c, d});
+    }
+  }
+  return mesh;
+}
+
+struct Picture {
+  int size;
+  Floats depth, barycentric;
+  Indices triangle;
+
+  explicit Picture(int side)
+      : size(side), depth(pixels()), barycentric(3 * pixels()), triangle(pixels()) {}
+  std::size_t pixels() const {
+    return static_cast<std::size_t>(size) * static_cast<std::size_t>(size);
+  }
+  RasterBuffers buffers() {
+    RasterBuffers result;
+    result.height = result.width = size;
+    result.depth = depth.data();
+    result.triangle = triangle.data();
+    result.barycentric = barycentric.data();
+    return result;
+  }
+};
+
+/// Each pixel of each triangle's box, tested by its barycentric weights in float32.
+void textbook_rasterize(const Mesh& mesh, Picture& picture) {
+  const auto& v = mesh.vertices;
+  for (std::size_t t = 0; t < mesh.triangles.size(); t += 3) {
+    const float* a = &v[3 * static_cast<std::size_t>(mesh.triangles[t])];
+    const float* b = &v[3 * static_cast<std::size_t>(mesh.triangles[t + 1])];
+    const float* c = &v[3 * static_cast<std::size_t>(mesh.triangles[t + 2])];
+    const float area = (b[1] - c[1]) * (a[0] - c[0]) + (c[0] - b[0]) * (a[1] - c[1]);
+    if (area == 0.0f) continue;
+    const auto low = [](float x) { return std::max(0, static_cast<int>(std::ceil(x))); };
+    const auto high = [&](float x) {
+      return std::min(picture.size - 1, static_cast<int>(std::floor(x)));
+    };
+    const int x_last = high(std::max({a[0], b[0], c[0]}));
+    const int y_last = high(std::max({a[1], b[1], c[1]}));
+    for (int y = low(std::min({a[1], b[1], c[1]})); y <= y_last; ++y) {
+      for (int x = low(std::min({a[0], b[0], c[0]})); x <= x_last; ++x) {
+        const float px = static_cast<float>(x), py = static_cast<float>(y);
+        const float w0 = ((b[1] - c[1]) * (px - c[0]) + (c[0] - b[0]) * (py - c[1])) / area;
+        const float w1 = ((c[1] - a[1]) * (px - c[0]) + (a[0] - c[0]) * (py - c[1])) / area;
+        const float w2 = 1 - w0 - w1;
+        if (w0 < 0 || w1 < 0 || w2 < 0) continue;
+        const float z = w0 * a[2] + w1 * b[2] + w2 * c[2];
+        const auto i = static_cast<std::size_t>(y * picture.size + x);
+        if (!(z > picture.depth[i])) continue;
+        picture.depth[i] = z;
+        picture.triangle[i] = static_cast<std::int32_t>(t / 3);
+        picture.barycentric[3 * i] = w0;
+        picture.barycentric[3 * i + 1] = w1;
+        picture.barycentric[3 * i + 2] = w2;
+      }
+    }
+  }
+}
+
+/// Cross products added up at the corners, then divided by their length, in float32.
+void textbook_normals(const Mesh& mesh, Floats& normals) {
+  std::fill(normals.begin(), normals.end(), 0.0f);
+  for (std::size_t t = 0; t < mesh.triangles.size(); t += 3) {
+    const float* corner[3];
+    for (std::size_t k = 0; k < 3; ++k) {
+      corner[k] = &mesh.vertices[3 * static_cast<std::size_t>(mesh.triangles[t + k])];
+    }
+    const float u[] = {corner[1][0] - corner[0][0], corner[1][1] - corner[0][1],
+                       corner[1][2] - corner[0][2]};
+    const float v[] = {corner[2][0] - corner[0][0], corner[2][1] - corner[0][1],
+                       corner[2][2] - corner[0][2]};
+    const float cross[] = {u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2],
+                           u[0] * v[1] - u[1] * v[0]};
+    for (std::size_t k = 0; k < 3; ++k) {
+      for (std::size_t axis = 0; axis < 3; ++axis) {
+        normals[3 * static_cast<std::size_t>(mesh.triangles[t + k]) + axis] += cross[axis];
+      }
+    }
+  }
+  for (std::size_t i = 0; i < normals.size(); i += 3) {
+    float* n = &normals[i];
+    const float length = std::sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]);
+    for (std::size_t axis = 0; axis < 3; ++axis) n[axis] /= length > 0 ? length : 1.0f;
+  }
+}
+
+void benchmark_meshes(std::mt19937& generator) {
+  constexpr int kSide = 370;
+  for (const int cells : {50, 100, 195, 390, 548}) {
+    const Mesh mesh = dome(cells, kSide);
+    const double triangles = double(mesh.triangles.size()) / 3;
+    Picture ours(kSide), theirs(kSide);
+    const Times fast = time_of([&] {
+      clear(ours.buffers());
+      rasterize(mesh.vertices, mesh.triangles, {}, 0, ours.buffers());
+    });
+    const Times slow = time_of([&] {
+      clear(theirs.buffers());
+      textbook_rasterize(mesh, theirs);
+    });
+    std::size_t same = 0;  // the textbook's float32 differs at edges
+    for (std::size_t i = 0; i < ours.pixels(); ++i) {
+      same += ours.triangle[i] == theirs.triangle[i];
+    }
+    require_same(double(same) > 0.97 * double(ours.pixels()), "rasterize");
+    rows.push_back({"rasterize on 370 x 370", triangles, fast, "box loop", slow.least});
+    if (cells != 195) continue;
+
+    Floats normals(mesh.vertices.size()), expected(normals.size());
+    std::vector<double> workspace;
+    const Times unit = time_of(
+        [&] { threedfa::vertex_normals(mesh.vertices, mesh.triangles, workspace, normals); });
+    const Times scatter = time_of([&] { textbook_normals(mesh, expected); });
+    bool close = true;
+    for (std::size_t i = 0; i < normals.size(); ++i) {
+      close = close && std::abs(normals[i] - expected[i]) < 1e-4f;
+    }
+    require_same(close, "normals");
+    rows.push_back({"vertex normals", triangles, unit, "scatter loop", scatter.least});
+
+    // Ratios of these are to the box loop above, the measure of the predecessor's times.
+    Floats greys(normals.size() / 3);
+    rows.push_back({"shade", triangles, time_of([&] {
+                      threedfa::shade(mesh.vertices, normals, threedfa::Lighting{}, greys);
+                    }),
+                    "box loop", slow.least});
+    std::vector<std::uint8_t> pixels(3 * ours.pixels()), texture(std::size_t{3} * 256 * 256);
+    for (auto& value : pixels) value = static_cast<std::uint8_t>(generator());
+    std::vector<std::uint8_t> canvas = pixels;
+    threedfa::PaintWorkspace paint;
+    rows.push_back({"paint a lit mesh", triangles, time_of([&] {
+                      paint_mesh({canvas.data(), kSide, kSide, std::ptrdiff_t{3} * kSide},
+                                 mesh.vertices, mesh.triangles, greys, paint);
+                    }),
+                    "box loop", slow.least});
+    const threedfa::ImageView image{pixels.data(), kSide, kSide, 3, std::ptrdiff_t{3} * kSide};
+    rows.push_back({"uv texture, 256 x 256", triangles, time_of([&] {
+                      uv_texture(image, mesh.vertices, mesh.uv, mesh.triangles, 256, texture);
+                    }),
+                    "box loop", slow.least});
+  }
+}
+
+// --- pictures ------------------------------------------------------------------------------------
+
 void benchmark_preprocessing(std::mt19937& generator) {
-  constexpr int kHeight = 1080, kWidth = 1920, kOutHeight = 607, kOutWidth = 1080;
-  std::uniform_int_distribution<int> pick(0, 255);
-  std::vector<std::uint8_t> pixels(std::size_t{3} * kHeight * kWidth);
-  for (auto& value : pixels) value = static_cast<std::uint8_t>(pick(generator));
-  const threedfa::ImageView image{pixels.data(), kHeight, kWidth, 3, 3 * kWidth};
-  const threedfa::Normalization norm{{104, 117, 123}, {1, 1, 1}, true};
-  std::vector<float> ours(std::size_t{3} * kOutHeight * kOutWidth), theirs(ours.size());
-  const double fast =
-      median_ms([&] { threedfa::resize_normalize(image, kOutHeight, kOutWidth, norm, ours); }, 15);
-  std::vector<std::uint8_t> small(ours.size());
-  const double slow = median_ms(
-      [&] {
-        threedfa::crop_resize(image, {0, 0, kWidth, kHeight}, kOutHeight, kOutWidth, small);
-        const std::size_t plane = small.size() / 3;
-        for (std::size_t c = 0; c < 3; ++c) {
-          for (std::size_t i = 0; i < plane; ++i) {
-            theirs[c * plane + i] = static_cast<float>(small[3 * i + 2 - c]) - norm.mean[c];
-          }
+  const int sizes[][2] = {{480, 640}, {720, 1080}, {1080, 1920}, {2000, 3000}, {3000, 4000}};
+  for (const auto& size : sizes) {
+    const int height = size[0], width = size[1];
+    const int out_height = height * 9 / 16, out_width = width * 9 / 16;
+    std::vector<std::uint8_t> pixels(static_cast<std::size_t>(3 * height * width));
+    for (auto& value : pixels) value = static_cast<std::uint8_t>(generator());
+    const threedfa::ImageView image{pixels.data(), height, width, 3, std::ptrdiff_t{3} * width};
+    const threedfa::Normalization norm{{104, 117, 123}, {1, 1, 1}, true};
+    Floats ours(static_cast<std::size_t>(3 * out_height * out_width)), theirs(ours.size());
+    std::vector<std::uint8_t> small(ours.size());
+    const Times fast =
+        time_of([&] { threedfa::resize_normalize(image, out_height, out_width, norm, ours); });
+    const Times slow = time_of([&] {
+      threedfa::crop_resize(image, {0, 0, double(width), double(height)}, out_height, out_width,
+                            small);
+      const std::size_t plane = small.size() / 3;
+      for (std::size_t c = 0; c < 3; ++c) {
+        for (std::size_t i = 0; i < plane; ++i) {
+          theirs[c * plane + i] = static_cast<float>(small[3 * i + 2 - c]) - norm.mean[c];
         }
-      },
-      15);
-  require_same(ours == theirs, "pre-processing");
-  report("resize and normalise, 1920 x 1080", fast, slow, "resize, then convert");
+      }
+    });
+    require_same(ours == theirs, "pre-processing");
+    rows.push_back({"resize and normalise, megapixels", double(height) * width / 1e6, fast,
+                    "our resize, then convert", slow.least});
+  }
+}
+
+void print_table() {
+  std::printf("loops: %s; milliseconds of one thread\n%-38s %10s %9s %9s %9s %9s %8s\n",
+              threedfa::simd::loops().name, "", "size", "least", "median", "p99", "other", "ratio");
+  for (const Row& row : rows) {
+    std::printf("%-38s %10.4g %9.4f %9.4f %9.4f %9.4f %7.2fx  %s\n", row.name.c_str(), row.size,
+                row.ours.least, row.ours.median, row.ours.p99, row.other,
+                row.other / row.ours.least, row.alternative.c_str());
+  }
+}
+
+void print_json() {
+  std::printf("{\"loops\": \"%s\", \"unit\": \"ms\", \"rows\": [", threedfa::simd::loops().name);
+  for (const Row& row : rows) {
+    std::printf(
+        "%s\n  {\"name\": \"%s\", \"size\": %g, \"least\": %g, \"median\": %g, \"p99\": %g, "
+        "\"alternative\": \"%s\", \"other\": %g, \"ratio\": %.3f}",
+        &row == rows.data() ? "" : ",", row.name.c_str(), row.size, row.ours.least, row.ours.median,
+        row.ours.p99, row.alternative.c_str(), row.other, row.other / row.ours.least);
+  }
+  std::printf("\n]}\n");
 }
 
 }  // namespace
 
-int main() {
+int main(int count, char** arguments) {
+  const bool json = count == 2 && std::string(arguments[1]) == "--json";
+  if (count > 1 && !json) {
+    std::fprintf(stderr, "usage: %s [--json]\n", arguments[0]);
+    return 2;
+  }
   std::mt19937 generator(1);
-  std::printf("loops: %s\n%-34s %11s   %11s\n", threedfa::simd::loops().name, "", "ours", "other");
   benchmark_nms(generator);
+  benchmark_detection(generator);
   benchmark_reconstruction(generator);
+  benchmark_meshes(generator);
   benchmark_preprocessing(generator);
+  json ? print_json() : print_table();
   return 0;
 }

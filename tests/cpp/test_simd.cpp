@@ -148,12 +148,13 @@ TEST_CASE("simd: every build covers the same pixels to the same bits") {
   }
 }
 
-TEST_CASE("simd: every build finds the same overlaps") {
-  for (int round = 0; round < 2000; ++round) {
+TEST_CASE("simd: every build finds the overlaps of the definition, however large the boxes are") {
+  for (int round = 0; round < 4000; ++round) {
     const std::size_t count = static_cast<std::size_t>(round % 150);
+    const float unit = round % 3 == 0 ? std::ldexp(1.0f, round % 130 - 75) : 1.0f;
     std::array<std::vector<float>, 5> boxes;
-    const auto corners = random_floats(4 * (count + 1), 0, 40);
-    const float offset = static_cast<float>(round % 2);
+    const auto corners = random_floats(4 * (count + 1), 0, 40 * unit);
+    const float offset = static_cast<float>(round % 2) * unit;
     std::array<float, 5> box{};
     for (std::size_t k = 0; k <= count; ++k) {
       const float* c = corners.data() + 4 * k;
@@ -169,10 +170,17 @@ TEST_CASE("simd: every build finds the same overlaps") {
     }
     const float* const fields[] = {boxes[0].data(), boxes[1].data(), boxes[2].data(),
                                    boxes[3].data(), boxes[4].data()};
-    const float threshold = 0.1f * static_cast<float>(round % 10);
-    for_each_build([&](const Loops& scalar, const Loops& other) {
-      CHECK(scalar.overlaps_any(fields, count, box.data(), threshold, offset) ==
-            other.overlaps_any(fields, count, box.data(), threshold, offset));
+    const float threshold = 0.1f * static_cast<float>(round % 11);
+    bool expected = false;
+    for (std::size_t k = 0; k < count; ++k) {
+      const float width = std::min(boxes[2][k], box[2]) - std::max(boxes[0][k], box[0]) + offset;
+      const float height = std::min(boxes[3][k], box[3]) - std::max(boxes[1][k], box[1]) + offset;
+      const float intersection = std::max(width, 0.0f) * std::max(height, 0.0f);
+      const float united = boxes[4][k] + box[4] - intersection;
+      expected = expected || (united > 0.0f && intersection / united >= threshold);
+    }
+    for_each_build([&](const Loops&, const Loops& other) {
+      CHECK(other.overlaps_any(fields, count, box.data(), threshold, offset) == expected);
     });
   }
 }
