@@ -1,4 +1,4 @@
-"""The command line: ``threedfa image``, ``pack``, ``doctor`` and ``serve``."""
+"""The command line: ``threedfa image``, ``pack``, ``evaluate``, ``bench``, ``doctor``, …"""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from .animation import (
     write_livelink,
     write_openface,
 )
+from .bench import add_bench_options, run_bench
 from .blendshapes import Blendshapes
 from .doctor import run_doctor
 from .errors import ExportError, ThreedfaError
 from .evaluation import measure, read_marked, table_text, tables
 from .export import DEFAULT_TEXTURE_SIZE, save_mesh
-from .image import load_image, save_image
+from .image import SAMPLE, load_image, save_image
 from .landmark_sets import table_named
 from .metric_pose import intrinsics, size_in_centimetres
 from .model import MorphableModel
@@ -41,8 +42,6 @@ from .upstream.convert import import_upstream_pack
 from .upstream.download import download_upstream
 from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE
 from .web.settings import add_serve_options
-
-SAMPLE = Path(__file__).parent / "data" / "sample.jpg"
 
 _MAX_TEXTURE_SIZE = 16384  # 800 MB, and what graphics cards take
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
@@ -156,6 +155,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--pack", action="append", metavar="NAME", help="may be repeated")
     _add_network_options(evaluate)
+
+    bench = commands.add_parser("bench", help="time the parts against named alternatives")
+    bench.set_defaults(command=run_bench)
+    add_bench_options(bench)
 
     doctor = commands.add_parser("doctor", help="versions, providers, packs and a self-test")
     doctor.set_defaults(command=lambda options: run_doctor())

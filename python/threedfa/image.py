@@ -35,6 +35,9 @@ also the size from which Pillow warns of decompression bombs."""
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """The file formats that are read, by Pillow's names. Pillow's other decoders are never tried."""
 
+SAMPLE: Final = Path(__file__).parent / "data" / "sample.jpg"
+"""A made-up picture of two heads that comes with the package."""
+
 _SAVE_OPTIONS: Final[dict[str, tuple[str, dict[str, int]]]] = {
     ".png": ("PNG", {"compress_level": 3}),
     ".jpg": ("JPEG", {"quality": 95}),
