@@ -19,6 +19,7 @@ import httpx
 import jsonschema
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
 from threedfa import (
@@ -32,6 +33,7 @@ from threedfa import (
     save_mesh,
     uv_texture,
 )
+from threedfa.cli import SAMPLE
 from threedfa.errors import ServerError
 from threedfa.rendering import Mode
 from threedfa.tables import faces_to_dict
@@ -316,6 +318,61 @@ def test_security_headers(http: httpx.Client) -> None:
         assert answer.headers["x-frame-options"] == "DENY"
         assert "server" not in answer.headers
         assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+# --- the default pack -----------------------------------------------------------------------------
+
+
+def test_default_pack_and_a_real_picture(default_pack: Path, tmp_path: Path) -> None:
+    """Each route with the package's own picture gives what the library gives."""
+    analyzer = FaceAnalyzer(default_pack)
+    content, image = SAMPLE.read_bytes(), load_image(SAMPLE)
+    faces = analyzer.analyze(image)
+    assert len(faces) == 2
+    with serving(default_pack, tmp_path) as server, server.client() as http:
+
+        def ask(route: str) -> bytes:
+            answer = http.post(f"/v1/{route}", files={"image": ("a.jpg", content)})
+            assert answer.status_code == 200, answer.text
+            return answer.content
+
+        boxes = json.loads(ask("detect"))[0]["faces"]
+        found = analyzer.detector.detect(image)
+        np.testing.assert_array_equal(np.float32([box["bbox"] for box in boxes]), found.xyxy)
+        (entry,) = json.loads(ask("align?landmarks=mediapipe468"))
+        assert_close(entry, document(("a.jpg", image, faces), landmark_sets=["mediapipe468"])[0])
+        vertices = np.frombuffer(ask("align?format=binary"), "<f4")
+        expected = np.array([face.vertices for face in faces])
+        np.testing.assert_allclose(vertices.reshape(expected.shape), expected, atol=1e-2)
+        # What is drawn may differ by rounding where networks round differently in batches.
+        for route, picture in (
+            ("render/mesh", render(image, faces, "mesh")),
+            ("render/landmarks", render(image, faces, "landmarks")),
+            ("texture?size=128", uv_texture(image, faces[0], size=128)),
+        ):
+            differences = np.abs(load_image(ask(route)).astype(int) - picture)
+            assert (differences > 8).mean() < 1e-3, route
+        mesh = trimesh.load(io.BytesIO(ask("mesh?texture_size=64")), file_type="glb")
+        assert len(mesh.geometry) == 2
+        assert list(unzip(ask("crops"))) == ["0_0.png", "0_1.png"]
+        with Client(server.url, default_pack) as client:
+            for a, b in zip(client.analyze(content), faces, strict=True):
+                np.testing.assert_allclose(a.vertices, b.vertices, atol=1e-2)
+                assert a.blendshapes.keys() == b.blendshapes.keys()
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    """Documents alike but for the last digits."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_close(found[key], expected[key])
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, other)
+    else:
+        assert found == pytest.approx(expected, abs=1e-2)
 
 
 # --- bodies that are none -------------------------------------------------------------------------

@@ -139,7 +139,13 @@ def test_cors_is_for_those_who_are_named(server: Server, http: httpx.Client) -> 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "got none"), (b"# only\n", "got none"), (b"short\n", "shorter"), (b"\xff\xfe", "UTF-8")],
+    [
+        (b"", "got none"),
+        (b"# only\n", "got none"),
+        (b"short\n", "got 5 characters"),
+        ("schlüsselschlüssel".encode(), "ASCII"),
+        (b"\xff\xfe", "UTF-8"),
+    ],
 )
 def test_key_files(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "keys").write_bytes(content)
@@ -158,7 +164,8 @@ def test_keys_are_kept_as_hashes() -> None:
 # --- limits ---------------------------------------------------------------------------------------
 
 
-def zeros(count: int) -> Iterator[bytes]:
+def endless_file(count: int) -> Iterator[bytes]:
+    yield HEAD
     for _ in range(count >> 16):
         yield bytes(1 << 16)
 
@@ -168,8 +175,8 @@ def test_a_large_upload(http: httpx.Client, announced: bool) -> None:
     size = 100 << 20
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     if announced:
-        headers["Content-Length"] = str(size)
-    answer = http.post("/v1/align", content=zeros(size), headers=headers)
+        headers["Content-Length"] = str(len(HEAD) + size)
+    answer = http.post("/v1/align", content=endless_file(size), headers=headers)
     assert refused(answer, 413) == "expected at most 200000 bytes in one request"
 
 
@@ -319,6 +326,37 @@ def test_slow_uploads_of_another_address(quick: Server) -> None:
         transport = httpx.HTTPTransport(local_address="127.0.0.2")
         with quick.client(transport=transport) as http:
             assert http.post("/v1/align", files={"image": png(ONE)}).status_code == 200
+
+
+def test_clients_that_go_away(quick: Server) -> None:
+    content = png(picture((64, 32), size=(900, 900)))
+    body = HEAD + content + b"\r\n--x--\r\n"
+    head = "POST /v1/align HTTP/1.1\r\nHost: a\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    for sent in (*[len(body)] * 10, 10, len(body) // 2):
+        with quick.connect() as connection:
+            connection.sendall(head.encode() + body[:sent])
+    with quick.client() as http:
+        wait_for_requests(http, 0)
+        assert "threedfa_queue_requests 0.0" in http.get("/v1/metrics").text
+        assert http.post("/v1/align", files={"image": png(ONE)}).status_code == 200
+    assert "Traceback" not in quick.log.read_text()
+
+
+def test_an_answer_that_nobody_reads(quick: Server) -> None:
+    """It does not stay in memory: it is more than the sockets' buffers take."""
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
+    body = HEAD + png(noise) + b"\r\n--x--\r\n"
+    head = "POST /v1/render/box?format=png HTTP/1.1\r\nHost: a\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", quick.port))
+        connection.sendall(head.encode() + body)
+        with quick.client() as http:
+            wait_for_requests(http, 0)
 
 
 # --- stopping -------------------------------------------------------------------------------------

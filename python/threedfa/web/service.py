@@ -12,7 +12,7 @@ import anyio
 import numpy as np
 from fastapi import Depends, Query
 from numpy.typing import NDArray
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ..analyzer import FaceAnalyzer
@@ -184,7 +184,25 @@ class Service:
         ask: Callable[..., Future[list[Any]]] = (
             self.batcher.analyze if align else self.batcher.detect
         )
-        return images, await asyncio.wrap_future(ask(engine, images))
+        return images, await _unless_gone(request, asyncio.wrap_future(ask(engine, images)))
+
+
+async def _unless_gone(request: Request, answer: asyncio.Future[T]) -> T:
+    """Wait for something as long as the client does.
+
+    Raises:
+        ClientDisconnect: if it does not.
+    """
+    # After the body there is only one more message, that the client is gone.
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientDisconnect
+        return answer.result()
+    finally:
+        gone.cancel()
+        answer.cancel()
 
 
 def lease_of(request: Request) -> Lease:

@@ -85,12 +85,14 @@ class ApiKeys:
     """Secret texts that clients show. Only their hashes are kept."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        short = [number for number, key in enumerate(keys, start=1) if len(key) < _SHORTEST_KEY]
-        if short or not keys:
-            raise SettingsError(
-                f"API keys: expected at least one, each of at least {_SHORTEST_KEY} characters, "
-                + (f"got a shorter one (number {short[0]})" if short else "got none")
-            )
+        if not keys:
+            raise SettingsError("API keys: expected at least one, got none")
+        for number, key in enumerate(keys, start=1):
+            if len(key) < _SHORTEST_KEY or not (key.isascii() and key.isprintable()):
+                raise SettingsError(
+                    f"API key {number}: expected at least {_SHORTEST_KEY} ASCII characters, "
+                    f"got {len(key)} characters"
+                )
         self._hashes = [_hash(key) for key in keys]
 
     @classmethod
