@@ -28,19 +28,24 @@ Roi roi_from_box(double x1, double y1, double x2, double y2, const BoxRoiRule& r
           "a finite scale > 0 and a finite shift_y",
           std::to_string(rule.scale) + " and " + std::to_string(rule.shift_y));
   const double mean_side = (x2 - x1 + y2 - y1) / 2;  // also NaN or infinite if a corner is
-  require(std::isfinite(mean_side) && x2 > x1 && y2 > y1, "box",
-          "finite x1 y1 x2 y2 with x1 < x2 and y1 < y2", text(x1, y1, x2, y2));
+  // Texts are written only where they are needed: they take longer than all else.
+  if (!(std::isfinite(mean_side) && x2 > x1 && y2 > y1)) {
+    require(false, "box", "finite x1 y1 x2 y2 with x1 < x2 and y1 < y2", text(x1, y1, x2, y2));
+  }
 
   double side = mean_side * rule.scale;
   if (rule.integer_side) side = std::trunc(side);
-  require(side > 0, "box",
-          "a box large enough for a region of at least one pixel (" +
-              std::to_string(1 / rule.scale) + " pixels a side)",
-          text(x1, y1, x2, y2));
+  if (!(side > 0)) {
+    require(false, "box",
+            "a box large enough for a region of at least one pixel (" +
+                std::to_string(1 / rule.scale) + " pixels a side)",
+            text(x1, y1, x2, y2));
+  }
   const Roi roi = square(x2 - (x2 - x1) / 2, y2 - (y2 - y1) / 2 + mean_side * rule.shift_y, side);
-  require(std::isfinite(roi.x1) && std::isfinite(roi.y1) && std::isfinite(roi.x2) &&
-              std::isfinite(roi.y2),
-          "box", "coordinates within an image's range", text(x1, y1, x2, y2));
+  if (!(std::isfinite(roi.x1) && std::isfinite(roi.y1) && std::isfinite(roi.x2) &&
+        std::isfinite(roi.y2))) {
+    require(false, "box", "coordinates within an image's range", text(x1, y1, x2, y2));
+  }
   return roi;
 }
 
@@ -55,9 +60,11 @@ Roi roi_from_landmarks(Span<const float> points, int stride, double scale) {
   float min_x = points[0], max_x = points[0], min_y = points[1], max_y = points[1];
   for (std::size_t i = 0; i < points.size(); i += step) {
     const float x = points[i], y = points[i + 1];
-    require(std::isfinite(x) && std::isfinite(y), "points", "finite coordinates",
-            "x " + std::to_string(x) + ", y " + std::to_string(y) + " at point " +
-                std::to_string(i / step));
+    if (!(std::isfinite(x) && std::isfinite(y))) {
+      require(false, "points", "finite coordinates",
+              "x " + std::to_string(x) + ", y " + std::to_string(y) + " at point " +
+                  std::to_string(i / step));
+    }
     min_x = std::min(min_x, x);
     max_x = std::max(max_x, x);
     min_y = std::min(min_y, y);
