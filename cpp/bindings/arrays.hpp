@@ -93,7 +93,8 @@ void check_finite(const Array<T>& array, const char* name) {
 /// cannot hold becomes infinite, of which NumPy must not warn: check_finite finds it.
 template <class T>
 Array<T> converted(const py::array& array) {
-  if (py::isinstance<py::array_t<T>>(array)) return Array<T>(array);
+  const bool narrower = array.dtype().kind() == 'f' && array.itemsize() > py::ssize_t{sizeof(T)};
+  if (py::isinstance<py::array_t<T>>(array) || !narrower) return Array<T>(array);
   const py::object quiet = py::module_::import("numpy").attr("errstate")(py::arg("all") = "ignore");
   quiet.attr("__enter__")();
   Array<T> result = Array<T>::ensure(array);
