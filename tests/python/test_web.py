@@ -473,7 +473,7 @@ def test_legacy_options(http: httpx.Client) -> None:
     files = {"bin_image": png(TWO)}
     assert http.post("/detect", files=files).json()["faces_detected"] == 0  # below 64 pixels
     answer = http.post("/detect", files=files, params={"size_threshold": "a"})
-    assert "expected WIDTH,HEIGHT" in problem(answer, 422)
+    assert "query.size_threshold" in problem(answer, 422)
 
 
 def test_legacy_base64(http: httpx.Client) -> None:

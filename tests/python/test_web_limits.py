@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -27,6 +28,8 @@ pytest.importorskip("uvicorn", reason="needs the extra [web]")
 
 from threedfa.client import Client
 from threedfa.web.batching import Batcher, Engine
+from threedfa.web.capacity import Capacity
+from threedfa.web.gate import Gate
 from threedfa.web.metrics import Metrics
 from threedfa.web.settings import ApiKeys, Limits, SettingsError
 
@@ -304,7 +307,9 @@ def test_memory_is_limited(pack: Path, tmp_path: Path) -> None:
 
 
 def test_an_upload_that_does_not_end(quick: Server) -> None:
-    assert status_of(start_upload(quick)) == 408
+    with start_upload(quick) as connection, connection.makefile("rb") as stream:
+        answer = stream.read()  # until the server closes the connection
+    assert answer.startswith(b"HTTP/1.1 408") and b"within 4 s" in answer
 
 
 def test_slow_uploads_do_not_stop_others(quick: Server) -> None:
@@ -357,6 +362,26 @@ def test_an_answer_that_nobody_reads(quick: Server) -> None:
         connection.sendall(head.encode() + body)
         with quick.client() as http:
             wait_for_requests(http, 0)
+
+
+def test_mistakes_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("a secret")
+
+    async def ask() -> httpx.Response:
+        gate = Gate(
+            broken,
+            limits=Limits(),
+            capacity=Capacity(Limits()),
+            metrics=Metrics(lambda: 0),
+        )
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(gate)) as http:
+            return await http.post("http://a/b", content=b"c")
+
+    answer = asyncio.run(ask())
+    assert "which its log describes" in refused(answer, 500) and "secret" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "RuntimeError: a secret" in caplog.text
 
 
 # --- stopping -------------------------------------------------------------------------------------

@@ -142,6 +142,8 @@ class _Exchange:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             headers.setdefault("Cache-Control", "no-store")
+            if self._more:  # of a body that nobody will read
+                headers["Connection"] = "close"
         await self._send(message)
 
     def too_late(self) -> Problem:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,8 +25,8 @@ from .routes import PROBLEMS
 from .service import Options, Scene, Service, ServiceState
 
 _SCORE: Final = 0.85  # of ThreeDFA's detector
-_THRESHOLD: Final = re.compile(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*")
-_COLOR: Final = re.compile(r"#?([0-9A-Fa-f]{6})")
+_THRESHOLD: Final = r"^\d{1,6},\d{1,6}$"
+_COLOR: Final = "^#?[0-9A-Fa-f]{6}$"
 
 router = APIRouter(
     tags=["ThreeDFA's routes"],
@@ -41,7 +40,8 @@ class _Query:
     """What all of the routes take."""
 
     size_threshold: Annotated[
-        str, Query(description="Width, height: faces that are smaller are left out.")
+        str,
+        Query(pattern=_THRESHOLD, description="WIDTH,HEIGHT: smaller faces are left out."),
     ] = "64,64"
     return_original: Annotated[
         bool, Query(description="The picture as base64 in original_img.")
@@ -52,13 +52,8 @@ class _Query:
 
     def keeps(self, face: Face) -> bool:
         """Whether a face is large enough."""
-        match = _THRESHOLD.fullmatch(self.size_threshold)
-        if match is None:
-            raise Problem(
-                422, f"size_threshold: expected WIDTH,HEIGHT, got {self.size_threshold!r}"
-            )
-        width, height = face.bbox[2:] - face.bbox[:2]
-        return bool(width >= int(match[1]) and height >= int(match[2]))
+        least = np.array(self.size_threshold.split(","), np.float32)
+        return bool((face.bbox[2:] - face.bbox[:2] >= least).all())
 
 
 _LegacyQuery = Annotated[_Query, Depends()]
@@ -120,7 +115,7 @@ async def overlay(
     request: Request,
     query: _LegacyQuery,
     service: ServiceState,
-    dot_color: Annotated[str, Query(pattern=f"^{_COLOR.pattern}$")] = "#00FF80",
+    dot_color: Annotated[str, Query(pattern=_COLOR)] = "#00FF80",
 ) -> Response:
     """The picture with the landmarks drawn over it."""
     color = bytes.fromhex(dot_color.lstrip("#"))

@@ -193,9 +193,8 @@ async def align(
     landmarks: _LandmarksQuery = None,
     vertices: Annotated[bool, Query(description="Dense vertices in the JSON, too.")] = False,
     format: Annotated[
-        str,
+        Literal["json", "npz", "binary"],
         Query(
-            pattern="^(json|npz|binary)$",
             description="json: the document of `threedfa image --json`; npz: arrays, a file for "
             "each picture; binary: dense vertices of all faces, float32 little-endian, their shape "
             "in the header X-Threedfa-Shape, faces of each picture in X-Threedfa-Faces.",

@@ -13,6 +13,9 @@ from typing import Final
 from ..errors import ThreedfaError
 from ..networks import Backend
 
+BYTES_PER_PIXEL: Final = 6
+"""What a decoded picture takes: itself, and a copy that is drawn on."""
+
 _SHORTEST_KEY: Final = 16  # characters
 
 
@@ -54,10 +57,6 @@ class Limits:
                 f"memory_bytes: expected at least {least}, which one upload and one picture of the "
                 f"largest size need, got {self.memory_bytes}"
             )
-
-
-BYTES_PER_PIXEL: Final = 6
-"""What a decoded picture takes: itself, and a copy that is drawn on."""
 
 
 @dataclass(frozen=True)
