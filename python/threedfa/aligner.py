@@ -16,9 +16,9 @@ from . import _core
 from .detections import Detections
 from .errors import PackError
 from .face import Face
-from .image import ColorOrder, is_reversed, load_image
+from .image import ColorOrder, load_image
 from .model import MorphableModel
-from .networks import Backend, check_network, open_network
+from .networks import Backend, check_network, normalization, open_network
 from .pack import Pack, RegressorSpec
 
 _Number = TypeVar("_Number", np.float32, np.float64)
@@ -61,6 +61,7 @@ class FaceAligner:
                 f"{split.expression} expression modes, as the regressor's parameters, "
                 f"got {found[0]} and {found[1]}; import the pack again"
             )
+        self._normalization = normalization(self.spec)
         self._param_mean = np.array(self.spec.param_mean, np.float32)
         self._param_std = np.array(self.spec.param_std, np.float32)
         self._network = open_network(
@@ -250,14 +251,7 @@ class FaceAligner:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[float | None]]:
         """Parameters (N, P), landmarks (N, 68, 3) and confidences of all regions of all images."""
         crops = [
-            _core.crop_normalize(
-                image,
-                regions,
-                self.spec.input_size,
-                mean=self.spec.mean,
-                scale=self.spec.scale,
-                reverse_channels=is_reversed(self.spec.color),
-            )
+            _core.crop_normalize(image, regions, self.spec.input_size, **self._normalization)
             for image, regions in zip(images, rois, strict=True)
         ]
         params, confidences = self._regress(_joined(crops))

@@ -39,7 +39,7 @@ from .files import atomic_write
 from .image import SAMPLE, is_reversed, load_image
 from .mesh_files import encode_ply, write_obj, write_ply
 from .model import MorphableModel
-from .networks import Network
+from .networks import Network, normalization
 from .pack import Pack
 
 _ONE_THREAD = (
@@ -297,9 +297,7 @@ def detection_rows(pack: Pack, sizes: Sizes) -> Iterator[Row]:
             picture,
             face.roi[None],
             regressor.input_size,
-            mean=regressor.mean,
-            scale=regressor.scale,
-            reverse_channels=is_reversed(regressor.color),
+            **normalization(regressor),
         ),
         "OpenCV and NumPy",
         lambda: textbook.crop_normalize(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from . import _core
 from .detections import Detections
-from .image import ColorOrder, is_reversed, load_image
-from .networks import Backend, check_count, check_network, open_network
+from .image import ColorOrder, load_image
+from .networks import Backend, check_count, check_network, normalization, open_network
 from .ops import prior_boxes
 from .pack import DetectorSpec, Pack
 
@@ -65,6 +65,7 @@ class FaceDetector:
             providers=providers,
             num_threads=num_threads,
         )
+        self._normalization = normalization(self.spec)
         self._priors = lru_cache(maxsize=8)(
             lambda height, width: prior_boxes(height, width, self.spec.priors)
         )
@@ -129,14 +130,7 @@ class FaceDetector:
     def network_input(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the network is given for a loaded image: (1, 3, H, W), resized and normalised."""
         _, height, width = self._working_size(*image.shape[:2])
-        return _core.resize_normalize(
-            image,
-            height,
-            width,
-            mean=self.spec.mean,
-            scale=self.spec.scale,
-            reverse_channels=is_reversed(self.spec.color),
-        )
+        return _core.resize_normalize(image, height, width, **self._normalization)
 
     def from_output(
         self, loc: NDArray[np.float32], conf: NDArray[np.float32], size: tuple[int, int]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numbers
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BackendError, PackError
+from .image import is_reversed
+from .pack import DetectorSpec, RegressorSpec
 
 Backend = Literal["onnxruntime", "torch"]
 
@@ -24,6 +26,23 @@ class Network(Protocol):
     def single_threaded(self) -> Network:
         """The same network, a run of which keeps to the calling thread where the backend can do
         that: for as many runs at a time as there are CPUs."""
+
+
+class Normalization(TypedDict):
+    """How pixels become a network's input, as the kernels take it."""
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    reverse_channels: bool
+
+
+def normalization(spec: DetectorSpec | RegressorSpec) -> Normalization:
+    """What a pack says of it, for RGB images; as float32, to which every call would convert it."""
+    return {
+        "mean": np.array(spec.mean, np.float32),
+        "scale": np.array(spec.scale, np.float32),
+        "reverse_channels": is_reversed(spec.color),
+    }
 
 
 def open_network(
