@@ -421,6 +421,7 @@ def test_workers(pack: Path, tmp_path: Path) -> None:
     ("flags", "said"),
     [
         (["--pack", "missing"], "there is no pack named 'missing'"),  # a second one
+        (["--pack", "toy"], "expected packs of different names, got toy, toy"),
         (["--max-files", "0"], "files: expected more than 0, got 0"),
         (["--max-memory-bytes", "1000"], "memory_bytes: expected at least"),
         (["--api-keys", "missing"], "cannot read API keys from missing"),
@@ -430,6 +431,7 @@ def test_workers(pack: Path, tmp_path: Path) -> None:
 def test_settings_that_cannot_be(
     pack: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
 ) -> None:
+    flags = [str(pack) if flag == "toy" else flag for flag in flags]
     assert cli.main(["serve", "--pack", str(pack), *flags]) == 1
     assert said in capsys.readouterr().err
 

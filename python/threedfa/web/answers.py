@@ -12,8 +12,10 @@ import numpy as np
 from starlette.responses import Response
 
 from ..blendshapes import Blendshapes
+from ..detections import Detections
 from ..image import encode_image
-from ..tables import encode_npz, faces_to_dict
+from ..tables import SCHEMA_VERSION, encode_npz, faces_to_dict
+from .pictures import Upload
 from .service import Scene
 
 PictureFormat: TypeAlias = Literal["png", "jpeg", "webp"]
@@ -63,6 +65,24 @@ def file_answer(files: Sequence[Named], kind: str, name: str) -> Response:
 def zip_answer(files: Sequence[Named], name: str) -> Response:
     """A zip archive, however many files there are."""
     return file_answer([(f"{name}.zip", zipped(files))], ZIP, name)
+
+
+def boxes_json(found: Sequence[tuple[Upload, tuple[int, int], Detections]]) -> Response:
+    """Like `faces_json`, with boxes and scores alone; from pictures, their height and width, and
+    what was detected."""
+    return json_answer(
+        [
+            {
+                "schema_version": SCHEMA_VERSION,
+                "image": {"name": upload.name, "height": height, "width": width},
+                "faces": [
+                    {"bbox": [float(str(x)) for x in box], "score": float(str(score))}
+                    for box, score in zip(boxes.xyxy, boxes.confidence, strict=True)
+                ],
+            }
+            for upload, (height, width), boxes in found
+        ]
+    )
 
 
 def faces_json(scenes: Sequence[Scene], landmark_sets: Sequence[str], vertices: bool) -> Response:

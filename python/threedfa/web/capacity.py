@@ -53,8 +53,13 @@ class Lease:
         self._capacity.places -= 1
         self._places += 1
 
+    def give_place(self) -> None:
+        """Back, where one was taken."""
+        self._capacity.places += self._places
+        self._places = 0
+
     def release(self) -> None:
         """Give everything back."""
+        self.give_place()
         self._capacity.memory += self._memory
-        self._capacity.places += self._places
-        self._memory = self._places = 0
+        self._memory = 0

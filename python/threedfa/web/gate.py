@@ -128,13 +128,6 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """A part of the answer; its head gets the headers that all have."""
-        body = message.get("body", b"")
-        # The server's buffers take what they are given: a client that does not read its answer
-        # may fill them with one part only.
-        while len(body) > _SEND_BYTES:
-            part, body = body[:_SEND_BYTES], body[_SEND_BYTES:]
-            await self._send({**message, "body": part, "more_body": True})
-            message = {**message, "body": body}
         if message["type"] == "http.response.start":
             await self._drain()
             self.status = message["status"]
@@ -144,7 +137,15 @@ class _Exchange:
             headers.setdefault("Cache-Control", "no-store")
             if self._more:  # of a body that nobody will read
                 headers["Connection"] = "close"
-        await self._send(message)
+        # The server's buffers take what they are given: a client that does not read its answer
+        # may fill them with one part only.
+        body = message.get("body", b"")
+        sent = 0
+        while len(body) - sent > _SEND_BYTES:
+            part = body[sent : sent + _SEND_BYTES]
+            await self._send({**message, "body": part, "more_body": True})
+            sent += _SEND_BYTES
+        await self._send({**message, "body": body[sent:]} if sent else message)
 
     def too_late(self) -> Problem:
         """What to say when the time is over."""

@@ -23,6 +23,7 @@ from .answers import (
     MeshFormat,
     Named,
     PictureFormat,
+    boxes_json,
     encode_picture,
     faces_binary,
     faces_json,
@@ -162,19 +163,7 @@ _BYTES: Final[dict[str, Any]] = {"response_class": Response, "openapi_extra": _P
 async def detect(request: Request, options: OptionsQuery, service: ServiceState) -> Response:
     """Find faces: boxes and scores, best first."""
     found = await service.detect(request, await service.uploads(request), options)
-    return json_answer(
-        [
-            {
-                "schema_version": 1,
-                "image": {"name": upload.name, "height": height, "width": width},
-                "faces": [
-                    {"bbox": [float(str(x)) for x in box], "score": float(str(score))}
-                    for box, score in zip(boxes.xyxy, boxes.confidence, strict=True)
-                ],
-            }
-            for upload, (height, width), boxes in found
-        ]
-    )
+    return await service.encode(request, lambda: boxes_json(found))
 
 
 @router.post(

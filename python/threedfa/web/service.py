@@ -34,7 +34,7 @@ from .pictures import (
     read_form,
 )
 from .problems import Problem
-from .settings import BYTES_PER_PIXEL, Settings
+from .settings import BYTES_PER_PIXEL, Settings, SettingsError
 
 T = TypeVar("T")
 
@@ -73,13 +73,18 @@ class Service:
     """The packs of a server, and what runs them.
 
     Raises:
+        SettingsError: for two packs of one name.
         PackError, BackendError, ValueError: as :class:`threedfa.FaceAnalyzer`.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.limits = settings.limits
-        self.packs = {pack.name: pack for pack in map(Pack.load, settings.packs)}
+        packs = [Pack.load(pack) for pack in settings.packs]
+        self.packs = {pack.name: pack for pack in packs}
+        if len(self.packs) < len(packs):
+            names = ", ".join(pack.name for pack in packs)
+            raise SettingsError(f"packs: expected packs of different names, got {names}")
         self._analyzers: Mapping[str, FaceAnalyzer] = {
             name: FaceAnalyzer(
                 pack,
@@ -119,10 +124,12 @@ class Service:
         return await anyio.to_thread.run_sync(work, limiter=self._threads)
 
     async def encode(self, request: Request, work: Callable[[], Response]) -> Response:
-        """Make an answer, which takes some memory until it is sent."""
+        """Make an answer. It takes memory until it is sent, but no place in the queue."""
         with self.metrics.stage("encode"):
             answer = await self.in_thread(work)
-        lease_of(request).take_memory(len(answer.body))
+        lease = lease_of(request)
+        lease.give_place()
+        lease.take_memory(len(answer.body))
         return answer
 
     async def uploads(self, request: Request) -> list[Upload]:
