@@ -152,25 +152,38 @@ void LinearModel::evaluate_many(Span<const float> coefficients, std::size_t coun
   require_size("coefficients", count * modes, coefficients.size());
   require_size("out", count * n, out.size());
 
+  // A few faces and modes at a time, whose pointers need no allocation.
+  constexpr std::size_t kFaces = 8, kModes = 64;
   const simd::Loops& loops = simd::loops();
   const std::size_t tile = count > 1 ? kSharedTile : kTile;
-  std::vector<const float*> floats(basis.size()), weights(count);
-  std::vector<const std::int16_t*> integers(steps.size());
-  std::vector<float*> sums(count);
-  const simd::BasisRows rows{floats.data(), integers.data(),
-                             steps.empty() ? nullptr : scales.data()};
-  for (std::size_t face = 0; face < count; ++face) {
-    weights[face] = coefficients.data() + face * modes;
-  }
+  const float* floats[kModes];
+  const std::int16_t* integers[kModes];
+  const float* weights[kFaces];
+  float* sums[kFaces];
   for (std::size_t begin = 0; begin < n; begin += tile) {
     const std::size_t size = std::min(tile, n - begin);
-    for (std::size_t k = 0; k < floats.size(); ++k) floats[k] = basis[k].data() + begin;
-    for (std::size_t k = 0; k < integers.size(); ++k) integers[k] = steps[k].data() + begin;
-    for (std::size_t face = 0; face < count; ++face) {
-      sums[face] = out.data() + face * n + begin;
-      std::copy_n(mean.data() + begin, size, sums[face]);
+    for (std::size_t face = 0; face < count; face += kFaces) {
+      const std::size_t faces = std::min(kFaces, count - face);
+      for (std::size_t f = 0; f < faces; ++f) {
+        sums[f] = out.data() + (face + f) * n + begin;
+        std::copy_n(mean.data() + begin, size, sums[f]);
+      }
+      for (std::size_t mode = 0; mode < modes; mode += kModes) {
+        const std::size_t some = std::min(kModes, modes - mode);
+        for (std::size_t k = 0; k < some; ++k) {
+          if (steps.empty()) {
+            floats[k] = basis[mode + k].data() + begin;
+          } else {
+            integers[k] = steps[mode + k].data() + begin;
+          }
+        }
+        for (std::size_t f = 0; f < faces; ++f) {
+          weights[f] = coefficients.data() + (face + f) * modes + mode;
+        }
+        const float* const some_scales = steps.empty() ? nullptr : scales.data() + mode;
+        loops.add_rows({floats, integers, some_scales}, some, size, faces, weights, sums);
+      }
     }
-    loops.add_rows(rows, modes, size, count, weights.data(), sums.data());
   }
 }
 

@@ -238,9 +238,11 @@ void Subdivision::apply(Span<const float> base, Span<float> dense) const {
     require_size("dense", 0, dense.size());
     return;
   }
-  require(base.size() % base_count_ == 0, "base",
-          "the same number of values for each of " + std::to_string(base_count_) + " vertices",
-          std::to_string(base.size()) + " values");
+  if (base.size() % base_count_ != 0) {
+    require(false, "base",
+            "the same number of values for each of " + std::to_string(base_count_) + " vertices",
+            std::to_string(base.size()) + " values");
+  }
   const std::size_t channels = base.size() / base_count_;
   require_size("dense", dense_count() * channels, dense.size());
 

@@ -14,8 +14,8 @@ namespace threedfa {
 namespace {
 
 void require_image(const ImageView& image) {
-  require(image.data != nullptr && image.height > 0 && image.width > 0 && image.channels > 0,
-          "image", "at least 1 x 1 pixels of at least 1 channel",
+  if (image.data != nullptr && image.height > 0 && image.width > 0 && image.channels > 0) return;
+  require(false, "image", "at least 1 x 1 pixels of at least 1 channel",
           std::to_string(image.height) + " x " + std::to_string(image.width) + " x " +
               std::to_string(image.channels));
 }
@@ -192,8 +192,10 @@ void sample_bilinear(const ImageView& image, Span<const float> points, int strid
   require_image(image);
   require(stride >= 2, "stride", "at least 2 (x and y)", std::to_string(stride));
   const auto step = static_cast<std::size_t>(stride);
-  require(points.size() % step == 0, "points", std::to_string(stride) + " numbers for each point",
-          std::to_string(points.size()) + " elements");
+  if (points.size() % step != 0) {
+    require(false, "points", std::to_string(stride) + " numbers for each point",
+            std::to_string(points.size()) + " elements");
+  }
   const std::size_t count = points.size() / step;
   const auto channels = static_cast<std::size_t>(image.channels);
   require_size("out", count * channels, out.size());

@@ -37,13 +37,17 @@ class Span {
   std::size_t size_ = 0;
 };
 
-/// Throws std::invalid_argument "<name>: expected <expected>, got <actual>" unless `ok`. Strings of
-/// more than a few letters cost an allocation, also where all is well.
+/// Throws std::invalid_argument "<name>: expected <expected>, got <actual>" unless `ok`.
 inline void require(bool ok, const char* name, const std::string& expected,
                     const std::string& actual) {
   if (!ok) {
     throw std::invalid_argument(std::string(name) + ": expected " + expected + ", got " + actual);
   }
+}
+
+/// The same without a string to be made where all is well.
+inline void require(bool ok, const char* name, const char* expected, const std::string& actual) {
+  if (!ok) require(false, name, std::string(expected), actual);
 }
 
 /// Throws std::invalid_argument unless `actual == expected`.
