@@ -283,6 +283,20 @@ def test_arguments_out_of_range(toy_pack: Path, argument: str, values: list[Any]
             FaceDetector(toy_pack, **{argument: value})
 
 
+def test_other_settings_for_the_same_network(toy_pack: Path) -> None:
+    first = FaceDetector(toy_pack, score_threshold=0.7, max_faces=3)
+    other = first.adjusted(iou_threshold=0.5, max_faces=2)
+    assert (other.score_threshold, other.iou_threshold, other.max_faces) == (0.7, 0.5, 2)
+    assert (first.score_threshold, first.max_faces) == (0.7, 3)
+    assert first.iou_threshold == FaceDetector(toy_pack).iou_threshold
+    assert other._network is first._network
+    again = other.adjusted()
+    assert (again.score_threshold, again.iou_threshold, again.max_faces) == (0.7, 0.5, 2)
+    for wrong in ({"score_threshold": 2}, {"iou_threshold": -1}, {"max_faces": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            first.adjusted(**wrong)
+
+
 def test_backend_and_provider(toy_pack: Path) -> None:
     with pytest.raises(BackendError, match="got 'darknet'"):
         FaceDetector(toy_pack, backend="darknet")  # type: ignore[arg-type]

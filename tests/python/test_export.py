@@ -14,6 +14,7 @@ import trimesh
 from head import head_face, head_params, load_head, write_head
 from threedfa import Face, FaceAligner, MorphableModel, save_mesh
 from threedfa.errors import ExportError, ImageError
+from threedfa.export import encode_mesh
 from threedfa.textures import mesh_texture
 from toy_pack import INPUT_SIZE
 
@@ -208,3 +209,11 @@ def test_wrong_options(
     with pytest.raises(ValueError, match=message):
         save_mesh(tmp_path / "a.obj", **{"image": IMAGE, "faces": faces, **options})
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["obj", "ply", "stl"])
+def test_files_in_memory(faces: list[Face], tmp_path: Path, suffix: str) -> None:
+    files = encode_mesh(f"a b.{suffix}", IMAGE, faces, texture_size=32)
+    save_mesh(tmp_path / f"a b.{suffix}", IMAGE, faces, texture_size=32)
+    assert dict(files) == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert files[-1][0] == f"a b.{suffix}"

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from threedfa.errors import ExportError, ImageError
-from threedfa.image import DEFAULT_MAX_PIXELS, is_reversed, load_image, save_image
+from threedfa.image import (
+    DEFAULT_MAX_PIXELS,
+    encoded_size,
+    is_reversed,
+    load_image,
+    save_image,
+)
 
 RNG = np.random.default_rng(7)
 PICTURE = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -255,6 +261,18 @@ def test_sixteen_bit_grey_is_scaled(format_name: str) -> None:
     image = load_image(data)
     for channel in range(3):
         np.testing.assert_array_equal(image[..., channel], expected)
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
+def test_size_without_the_pixels(format_name: str) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (70, 30)).save(stream, format_name)
+    data = stream.getvalue()
+    assert encoded_size(data) == (30, 70)
+    if format_name == "PNG":  # nothing but its header is read
+        assert encoded_size(data[:60]) == (30, 70)
+    with pytest.raises(ImageError, match="image data of 5 bytes: not an image"):
+        encoded_size(data[:5])
 
 
 def test_sixteen_bit_color_keeps_the_high_byte() -> None:

@@ -20,7 +20,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from threedfa.tables import FaceFields, Result, faces_to_dict, write_csv, write_json, write_npz
+from threedfa import FaceAnalyzer
+from threedfa.tables import (
+    FaceFields,
+    Result,
+    faces_from_dict,
+    faces_to_dict,
+    write_csv,
+    write_json,
+    write_npz,
+)
 
 SCHEMA = json.loads(
     resources.files("threedfa").joinpath("schemas/result.schema.json").read_text("utf-8")
@@ -317,3 +326,33 @@ def test_faces_are_left_as_they_were(tmp_path: Path) -> None:
     fresh = make_face(5)
     for name in ("bbox", "roi", "params", "landmarks", "vertices", "triangles"):
         np.testing.assert_array_equal(getattr(faces[0], name), getattr(fresh, name))
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def test_faces_come_back_as_they_were(toy_pack: Path) -> None:
+    analyzer = FaceAnalyzer(toy_pack)
+    image = np.full((120, 160, 3), 20, np.uint8)
+    image[:32, 64:96] = image[64:96, :32] = 250
+    faces = analyzer.analyze(image)
+    assert len(faces) == 2
+    entry = json.loads(json.dumps(faces_to_dict((120, 160), faces, vertices=True)))
+    RESULT_VALIDATOR.validate(entry)
+    for found, face in zip(faces_from_dict(entry, analyzer.model), faces, strict=True):
+        assert found.score == face.score and found.confidence == face.confidence
+        for name in ("bbox", "roi", "params", "landmarks", "vertices"):
+            expected = getattr(face, name)
+            np.testing.assert_array_equal(getattr(found, name), expected)
+            assert getattr(found, name).dtype == expected.dtype
+    written = entry["faces"][0]["vertices"]
+    np.testing.assert_array_equal(np.float32(written), faces[0].vertices)
+
+    fields = entry["faces"][0]
+    for wrong, said in (
+        ({**entry, "schema_version": 2}, "schema_version: expected 1, got 2"),
+        ({**entry, "faces": [{**fields, "params": [1, 2]}]}, r"params: expected shape \(19,\)"),
+        ({**entry, "faces": [{"bbox": [1, 2, 3, 4]}]}, "expected a face with score, got bbox"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            faces_from_dict(wrong, analyzer.model)
