@@ -185,6 +185,34 @@ TEST_CASE("simd: every build finds the overlaps of the definition, however large
   }
 }
 
+TEST_CASE("simd: every build shades and divides by lengths to the same bits") {
+  for (const std::size_t count : {0, 1, 15, 16, 63, 64, 65, 300}) {
+    auto vertices = random_floats(3 * count, -1, 1);
+    const auto normals = random_floats(3 * count, -1, 1);
+    std::vector<double> vectors(vertices.begin(), vertices.end());
+    ShadingTerms terms{{-1, -1, -1}, {1, 1, 1}, 2, {0, 0, 5}, {0, 1, 5}, 0.3f, 0.6f, 0.5f, 0};
+    if (count > 0) {
+      std::fill_n(vectors.begin(), 3, 0.0);
+      std::copy_n(terms.light, 3, vertices.begin());  // a vertex where the light is
+    }
+    for (terms.shininess = 1; terms.shininess < 12; ++terms.shininess) {
+      for_each_build([&](const Loops& scalar, const Loops& other) {
+        std::vector<float> expected(count), found(count);
+        scalar.shade(vertices.data(), normals.data(), count, terms, expected.data());
+        other.shade(vertices.data(), normals.data(), count, terms, found.data());
+        CHECK(expected == found);
+      });
+    }
+    for_each_build([&](const Loops& scalar, const Loops& other) {
+      std::vector<float> expected(3 * count), found(3 * count);
+      scalar.unit_vectors(vectors.data(), count, expected.data());
+      other.unit_vectors(vectors.data(), count, found.data());
+      CHECK(expected == found);
+      if (count > 0) CHECK(found[0] == 0.0f);
+    });
+  }
+}
+
 TEST_CASE("simd: every build blends rows to the same bytes") {
   std::uniform_int_distribution<std::int32_t> pick(0, 255 * 2048);
   for (const std::size_t count : {0, 1, 31, 32, 33, 640}) {

@@ -50,6 +50,9 @@ class Subdivision {
   void apply(Span<const float> base, Span<float> dense) const;
 
  private:
+  template <std::size_t kChannels>
+  void combine(const float* base, std::size_t channels, std::size_t channel, float* out) const;
+
   std::size_t base_count_;
   std::vector<std::int32_t> triangles_, edges_;
   // Terms first_[e]..first_[e + 1] - 1 make the new vertex of edge e.

@@ -21,6 +21,14 @@ struct MeshView {
   const std::int32_t* triangles;
 };
 
+/// A light and a material for vertices that are first moved to (v - least) / extent * 2 - half.
+struct ShadingTerms {
+  float least[3], half[3], extent;
+  float light[3], view[3];  ///< positions
+  float ambient, diffuse, specular;
+  int shininess;
+};
+
 /// Columns left..right and rows top..bottom of a picture, each from 0 to 2^24.
 struct PixelWindow {
   std::int32_t left, right, top, bottom;
@@ -91,6 +99,10 @@ struct Loops {
 
   /// `count` vectors of three elements, divided by their length; zero where that is zero.
   void (*unit_vectors)(const double* vectors, std::size_t count, float* out);
+
+  /// Brightness of `count` vertices, 0..1, see threedfa/shading.hpp.
+  void (*shade)(const float* vertices, const float* normals, std::size_t count,
+                const ShadingTerms& terms, float* out);
 
   /// The boxes of `count` triangles from `first` on.
   void (*find_boxes)(const MeshView& mesh, std::size_t first, std::size_t count,
