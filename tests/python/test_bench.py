@@ -63,8 +63,10 @@ def spoiled(answer: Any) -> Any:
     """A wrong answer of the same kind, wrong in one place or all over."""
     if isinstance(answer, Detections):
         return dataclasses.replace(answer, xyxy=answer.xyxy + 1)
-    if isinstance(answer, bytes):
-        return answer[:-2] + b"7\n"
+    if isinstance(answer, Path):
+        wrong = answer.with_name("wrong")
+        wrong.write_bytes(answer.read_bytes()[:-2] + b"7\n")
+        return wrong
     if isinstance(answer, list) and isinstance(answer[0], int):
         return answer[:-1]
     return np.asarray(answer) * np.float32(1.5) + 1
