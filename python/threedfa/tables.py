@@ -25,6 +25,7 @@ SCHEMA_VERSION: Final = 1
 
 _IBUG68: Final = "ibug68"
 _LANDMARKS: Final = 68
+_EXACT_POWER: Final = 22  # largest power of ten that a float64 holds exactly
 
 
 class PoseFields(Protocol):
@@ -364,7 +365,27 @@ def _numbers(name: str, values: Any, shape: tuple[int | None, ...]) -> Any:
     """Checked values as (nested lists of) Python floats with the shortest digits of their dtype:
     for float32 0.1 rather than 0.10000000149011612."""
     array = _checked(name, values, shape)
-    return array.astype(str).astype(np.float64).tolist()
+    shortest = _shortest(array) if array.dtype == np.float32 else array.astype(np.float64)
+    return shortest.tolist()
+
+
+def _shortest(array: NDArray[np.float32]) -> NDArray[np.float64]:
+    """For each number the decimal with the fewest digits that gives it back, as a float64: what
+    NumPy's text of a float32 says, in a tenth of the time."""
+    exact = array.astype(np.float64)
+    result = exact.copy()
+    with np.errstate(divide="ignore", over="ignore"):
+        places = np.where(array == 0, 0, np.floor(np.log10(np.abs(exact))))
+        for digits in range(9, 5, -1):  # 9 always give a float32 back, 6 cover what has fewer
+            decimals = digits - 1 - places
+            # Whole numbers times or by an exact power of ten are rounded once, as text is.
+            up, down = 10.0 ** np.maximum(decimals, 0), 10.0 ** np.maximum(-decimals, 0)
+            rounded = np.rint(exact * up / down) / up * down
+            result = np.where(rounded.astype(np.float32) == array, rounded, result)
+    inexact = (places < 8 - _EXACT_POWER) | (places > 5 + _EXACT_POWER)
+    if inexact.any():
+        result[inexact] = array[inexact].astype(str).astype(np.float64)
+    return result
 
 
 def _stack(name: str, values: Sequence[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -41,13 +42,14 @@ class Load:
     latencies: list[float] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
     worst: float = 0.0
+    cpu: float = 0.0
 
     def report(self, title: str) -> None:
         done = np.sort(self.latencies)
         median, p99 = np.quantile(done, [0.5, 0.99])
         early, late = self.memory[len(self.memory) // 5], self.memory[-1]
         print(f"{title}: {dict(self.statuses)}")
-        print(f"  {len(done) / self.seconds:.1f} pictures/s")
+        print(f"  {len(done) / self.seconds:.1f} pictures/s, {self.cpu / len(done):.3f} CPU s each")
         print(f"  latency: median {median:.3f} s, p99 {p99:.3f} s, ratio {p99 / median:.2f}")
         print(f"  memory: {early / MEGABYTE:.0f} MB early, {late / MEGABYTE:.0f} MB at the end")
         print(f"  largest difference from analyze: {self.worst:.4f} pixels")
@@ -67,8 +69,8 @@ def main() -> int:
     pictures = [path.read_bytes() for path in options.pictures]
     analyzer = FaceAnalyzer(options.pack)
     expected = [analyzer.analyze(picture) for picture in pictures]
-    rate = batch_rate(analyzer, pictures, options.seconds)
-    print(f"analyze_batch: {rate:.1f} pictures/s")
+    rate, cpu = batch_rate(analyzer, pictures, options.seconds)
+    print(f"analyze_batch: {rate:.1f} pictures/s, {cpu:.3f} CPU s each")
 
     places = options.clients // 2
     process, url = start(options.pack, places, options.clients)
@@ -87,15 +89,17 @@ def main() -> int:
     return 0 if saturated.good and crowded.good else 1
 
 
-def batch_rate(analyzer: FaceAnalyzer, pictures: list[bytes], seconds: float) -> float:
-    """Pictures a second, read from their files as the server does it."""
+def batch_rate(
+    analyzer: FaceAnalyzer, pictures: list[bytes], seconds: float
+) -> tuple[float, float]:
+    """Pictures a second and CPU seconds a picture, read from their files as the server does it."""
     batch = (pictures * 64)[:64]
     analyzer.analyze_batch(batch)
-    start, count = time.perf_counter(), 0
+    start, cpu, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - start < seconds:
         analyzer.analyze_batch(batch)
         count += len(batch)
-    return count / (time.perf_counter() - start)
+    return count / (time.perf_counter() - start), (time.process_time() - cpu) / count
 
 
 def start(pack: str, places: int, clients: int) -> tuple[subprocess.Popen[bytes], str]:
@@ -126,6 +130,7 @@ async def load(
 ) -> Load:
     """Clients that ask again as soon as they have an answer, or may after a refusal."""
     result = Load(seconds)
+    cpu = cpu_seconds(process.pid)
     end = time.perf_counter() + seconds
 
     async def ask(number: int, http: httpx.AsyncClient) -> None:
@@ -149,6 +154,7 @@ async def load(
     limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
         await asyncio.gather(watch(), *(ask(number, http) for number in range(clients)))
+    result.cpu = cpu_seconds(process.pid) - cpu
     return result
 
 
@@ -163,10 +169,16 @@ def difference(answer: httpx.Response, expected: list[Face]) -> float:
     return max(float(np.abs(a.landmarks - b.landmarks).max()) for a, b in pairs)
 
 
+def cpu_seconds(pid: int) -> float:
+    """That a process has used (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def resident(pid: int) -> int:
     """Bytes of memory of a process (Linux)."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

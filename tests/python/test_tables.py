@@ -197,6 +197,14 @@ def test_numbers_have_the_digits_of_float32() -> None:
     assert json.dumps([data["score"], data["bbox"]]) == "[0.1, [0.1, 0.3, 1e-07, 5.0]]"
 
 
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=4, max_size=4))
+def test_numbers_are_the_shortest_that_give_them_back(numbers: list[float]) -> None:
+    bbox = np.array(numbers, np.float32)
+    written = faces_to_dict((4, 4), [replace(make_face(0), bbox=bbox)])["faces"][0]["bbox"]
+    assert written == [float(str(number)) for number in bbox]
+    np.testing.assert_array_equal(np.float32(written), bbox)
+
+
 def test_names_of_any_kind(tmp_path: Path) -> None:
     names = ["größe ☃.jpg", 'a"b,c\n;.png', "=1+2.png", os.fsdecode(b"\xff.png"), "\u2028"]
     results: list[Result] = [(name, (1, 1), [make_face(0)]) for name in names]

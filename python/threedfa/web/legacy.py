@@ -39,16 +39,9 @@ router = APIRouter(
 class _Query:
     """What all of the routes take."""
 
-    size_threshold: Annotated[
-        str,
-        Query(pattern=_THRESHOLD, description="WIDTH,HEIGHT: smaller faces are left out."),
-    ] = "64,64"
-    return_original: Annotated[
-        bool, Query(description="The picture as base64 in original_img.")
-    ] = False
-    convert_to_int: Annotated[
-        bool, Query(description="Whole pixels; landmarks as (68, 2) instead of (3, 68).")
-    ] = False
+    size_threshold: str
+    return_original: bool
+    convert_to_int: bool
 
     def keeps(self, face: Face) -> bool:
         """Whether a face is large enough."""
@@ -56,7 +49,22 @@ class _Query:
         return bool((face.bbox[2:] - face.bbox[:2] >= least).all())
 
 
-_LegacyQuery = Annotated[_Query, Depends()]
+async def _query(
+    size_threshold: Annotated[
+        str,
+        Query(pattern=_THRESHOLD, description="WIDTH,HEIGHT: smaller faces are left out."),
+    ] = "64,64",
+    return_original: Annotated[
+        bool, Query(description="The picture as base64 in original_img.")
+    ] = False,
+    convert_to_int: Annotated[
+        bool, Query(description="Whole pixels; landmarks as (68, 2) instead of (3, 68).")
+    ] = False,
+) -> _Query:
+    return _Query(size_threshold, return_original, convert_to_int)
+
+
+_LegacyQuery = Annotated[_Query, Depends(_query)]
 
 
 def _body(field: str, **schema: str) -> dict[str, Any]:

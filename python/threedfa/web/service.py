@@ -43,21 +43,31 @@ T = TypeVar("T")
 class Options:
     """How faces are looked for; None: as the server has it."""
 
-    pack: Annotated[str | None, Query(description="One of /v1/packs; the first if not given.")] = (
-        None
-    )
+    pack: str | None = None
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+    max_faces: int | None = None
+
+
+# FastAPI calls what is not async in a thread, which takes longer than these themselves.
+async def _options(
+    pack: Annotated[
+        str | None, Query(description="One of /v1/packs; the first if not given.")
+    ] = None,
     score_threshold: Annotated[
         float | None, Query(ge=0, le=1, description="Faces with lower scores are left out.")
-    ] = None
+    ] = None,
     iou_threshold: Annotated[
         float | None, Query(ge=0, le=1, description="Of non-maximum suppression.")
-    ] = None
+    ] = None,
     max_faces: Annotated[
         int | None, Query(ge=1, description="Keep at most so many of a picture, the best.")
-    ] = None
+    ] = None,
+) -> Options:
+    return Options(pack, score_threshold, iou_threshold, max_faces)
 
 
-OptionsQuery = Annotated[Options, Depends()]
+OptionsQuery = Annotated[Options, Depends(_options)]
 
 
 @dataclass(frozen=True)
@@ -218,7 +228,7 @@ def lease_of(request: Request) -> Lease:
     return lease
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """The service that answers a request."""
     service: Service = request.app.state.service
     return service
