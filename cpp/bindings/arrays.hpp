@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <new>
 #include <string>
 #include <type_traits>
@@ -121,6 +122,16 @@ inline Array<std::int32_t> indices(py::handle object, const char* name,
   const py::array array = as_array(object, name);
   check_kind(array, name, "iu", "an array of integers");
   check_shape(array, name, "an array", shape);
+  if (!array.writeable() && py::isinstance<Array<std::int32_t>>(array)) {
+    // Such as a model's triangles, which nobody changes after the check.
+    const auto same = Array<std::int32_t>(array);
+    const std::int32_t* const values = same.data();
+    bool inside = true;
+    for (py::ssize_t i = 0; i < same.size(); ++i) {
+      inside &= (values[i] >= lowest) & (values[i] <= highest);
+    }
+    if (inside) return same;
+  }
   const auto wide = Array<std::int64_t>(array);
   Array<std::int32_t> result(shape_of(array));
   std::int32_t* out = result.mutable_data();
@@ -188,6 +199,23 @@ std::array<float, N> fixed(py::handle object, const char* name) {
 }
 
 inline Roi roi(const double* values) { return {values[0], values[1], values[2], values[3]}; }
+
+/// An array to write into: a new one, or the caller's where it is given.
+template <class T>
+Array<T> output(py::handle given, const char* name, const std::vector<py::ssize_t>& shape) {
+  if (!given || given.is_none()) return Array<T>(shape);
+  const std::string kind = "a writable, contiguous " + std::string(py::str(py::dtype::of<T>()));
+  if (!py::isinstance<Array<T>>(given)) {
+    throw py::type_error(std::string(name) + ": expected " + kind + " array, got " +
+                         describe(as_array(given, name)));
+  }
+  auto array = py::reinterpret_borrow<Array<T>>(given);
+  check_shape(array, name, (kind + " array").c_str(), shape);
+  if (!array.writeable()) {
+    throw py::value_error(std::string(name) + ": expected " + kind + " array, got a read-only one");
+  }
+  return array;
+}
 
 /// A side length of an array to be made, in pixels.
 inline void check_extent(py::ssize_t value, const char* name) {

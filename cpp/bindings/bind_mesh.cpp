@@ -1,10 +1,12 @@
 #include <pybind11/stl.h>
 
+#include <array>
 #include <optional>
 
 #include "arrays.hpp"
 #include "register.hpp"
 #include "threedfa/normals.hpp"
+#include "threedfa/painting.hpp"
 #include "threedfa/rasterizer.hpp"
 #include "threedfa/shading.hpp"
 
@@ -23,7 +25,8 @@ Array<float> py_vertex_normals(py::handle vertices_in, py::handle triangles_in) 
 
 py::tuple py_rasterize(py::handle vertices_in, py::handle triangles_in, py::ssize_t height,
                        py::ssize_t width, const std::optional<py::object>& attributes_in,
-                       const std::optional<py::object>& background_in) {
+                       const std::optional<py::object>& background_in,
+                       const std::optional<std::array<py::object, 4>>& out) {
   const auto vertices = reals(vertices_in, "vertices", {kAny, 3});
   const auto triangles = triangle_indices(triangles_in, vertices.shape(0));
   check_extent(height, "height");
@@ -32,8 +35,13 @@ py::tuple py_rasterize(py::handle vertices_in, py::handle triangles_in, py::ssiz
     throw py::value_error("background: expected together with attributes, got it alone");
   }
 
-  Array<float> depth({height, width}), barycentric({height, width, py::ssize_t{3}});
-  Array<std::int32_t> triangle({height, width});
+  if (out && (*out)[3].is_none() == attributes_in.has_value()) {
+    throw py::value_error("out: expected an image with attributes and none without");
+  }
+  const auto given = [&out](std::size_t i) { return out ? (*out)[i] : py::object(py::none()); };
+  auto depth = output<float>(given(0), "out.depth", {height, width});
+  auto triangle = output<std::int32_t>(given(1), "out.triangle", {height, width});
+  auto barycentric = output<float>(given(2), "out.barycentric", {height, width, 3});
   Array<float> attributes, image;
   RasterBuffers buffers;
   buffers.height = static_cast<int>(height);
@@ -45,7 +53,7 @@ py::tuple py_rasterize(py::handle vertices_in, py::handle triangles_in, py::ssiz
   if (attributes_in) {
     attributes = reals(*attributes_in, "attributes", {vertices.shape(0), kAny});
     channels = to_int(attributes.shape(1), "channels");
-    image = Array<float>({height, width, attributes.shape(1)});
+    image = output<float>(given(3), "out.image", {height, width, attributes.shape(1)});
     if (background_in) {
       const auto background =
           reals(*background_in, "background", {height, width, attributes.shape(1)});
@@ -64,6 +72,24 @@ py::tuple py_rasterize(py::handle vertices_in, py::handle triangles_in, py::ssiz
                         attributes_in ? py::object(std::move(image)) : py::none());
 }
 
+/// Draws into `canvas` itself.
+void py_paint_mesh(py::handle canvas_in, py::handle vertices_in, py::handle triangles_in,
+                   py::handle colors_in) {
+  if (canvas_in.is_none()) throw py::type_error("canvas: expected an array, got None");
+  auto canvas = output<std::uint8_t>(canvas_in, "canvas", {kAny, kAny, 3});
+  const auto vertices = reals(vertices_in, "vertices", {kAny, 3});
+  const auto triangles = triangle_indices(triangles_in, vertices.shape(0));
+  const bool grey = as_array(colors_in, "colors").ndim() == 1;
+  const auto colors = reals(colors_in, "colors",
+                            grey ? std::vector<py::ssize_t>{vertices.shape(0)}
+                                 : std::vector<py::ssize_t>{vertices.shape(0), 3});
+  const Canvas target{canvas.mutable_data(), to_int(canvas.shape(0), "height"),
+                      to_int(canvas.shape(1), "width"), 3 * canvas.shape(1)};
+  py::gil_scoped_release release;
+  PaintWorkspace workspace;
+  paint_mesh(target, view(vertices), view(triangles), view(colors), workspace);
+}
+
 Array<float> py_shade(py::handle vertices_in, py::handle normals_in) {
   const auto vertices = reals(vertices_in, "vertices", {kAny, 3});
   const auto normals = reals(normals_in, "normals", {vertices.shape(0), 3});
@@ -80,7 +106,9 @@ void register_mesh(py::module_& m) {
   m.def("vertex_normals", &py_vertex_normals, py::arg("vertices"), py::arg("triangles"));
   m.def("rasterize", &py_rasterize, py::arg("vertices"), py::arg("triangles"), py::arg("height"),
         py::arg("width"), py::kw_only(), py::arg("attributes") = py::none(),
-        py::arg("background") = py::none());
+        py::arg("background") = py::none(), py::arg("out") = py::none());
+  m.def("paint_mesh", &py_paint_mesh, py::arg("canvas"), py::arg("vertices"), py::arg("triangles"),
+        py::arg("colors"));
   m.def("shade", &py_shade, py::arg("vertices"), py::arg("normals"));
 }
 

@@ -113,9 +113,16 @@ def rasterize(
     *,
     attributes: ArrayLike | None = None,
     background: ArrayLike | None = None,
+    out: tuple[
+        NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], NDArray[np.float32] | None
+    ]
+    | None = None,
 ) -> tuple[
     NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], NDArray[np.float32] | None
 ]: ...
+def paint_mesh(
+    canvas: NDArray[np.uint8], vertices: ArrayLike, triangles: ArrayLike, colors: ArrayLike
+) -> None: ...
 def shade(vertices: ArrayLike, normals: ArrayLike) -> NDArray[np.float32]: ...
 def decompose(
     camera: ArrayLike,
