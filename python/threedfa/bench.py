@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import safetensors.numpy
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -39,7 +38,7 @@ from .files import atomic_write
 from .image import SAMPLE, is_reversed, load_image
 from .mesh_files import encode_ply, write_obj, write_ply
 from .model import MorphableModel
-from .networks import Network, normalization
+from .networks import Network, normalization, open_network
 from .pack import Pack
 
 _ONE_THREAD = (
@@ -320,8 +319,7 @@ def model_rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
     shapes = len(model.shape_basis)
     mean = model.mean.reshape(1, -1)
     basis = np.concatenate([model.shape_basis, model.expression_basis]).reshape(sizes.modes, -1)
-    session = _product(basis, mean)
-    feeds = {"coefficients": coefficients[None]}
+    network = _product(basis, mean, folder / "product.onnx")
     count = len(model.mean)
     name = f"reconstruction of {count:,} vertices from {sizes.modes} modes"
 
@@ -329,7 +327,7 @@ def model_rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
         return model.reconstruct(coefficients[:shapes], coefficients[shapes:]).reshape(1, -1)
 
     alternatives: dict[str, Callable[[], Any]] = {
-        "ONNX Runtime, Gemm": lambda: session.run(None, feeds)[0],
+        "ONNX Runtime, Gemm": lambda: network.run(coefficients[None])[0],
         "NumPy's BLAS": lambda: coefficients[None] @ basis + mean,
     }
     for alternative, theirs in alternatives.items():
@@ -464,7 +462,7 @@ def _params(model: MorphableModel, rng: np.random.Generator) -> NDArray[np.float
     return np.concatenate([camera.ravel(), modes]).astype(np.float32)
 
 
-def _product(basis: NDArray[np.float32], mean: NDArray[np.float32]) -> onnxruntime.InferenceSession:
+def _product(basis: NDArray[np.float32], mean: NDArray[np.float32], path: Path) -> Network:
     """coefficients @ basis + mean on one thread of ONNX Runtime."""
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["coefficients", "basis", "mean"], ["vertices"])],
@@ -474,12 +472,8 @@ def _product(basis: NDArray[np.float32], mean: NDArray[np.float32]) -> onnxrunti
         [numpy_helper.from_array(basis, "basis"), numpy_helper.from_array(mean, "mean")],
     )
     opset = helper.make_opsetid("", 13)
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[opset], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    return open_network(path, num_threads=1)
 
 
 # --- the whole analysis ---------------------------------------------------------------------------

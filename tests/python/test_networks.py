@@ -37,6 +37,17 @@ def test_a_network_runs(path: Path, providers: Any, num_threads: Any) -> None:
         np.testing.assert_allclose(output[:, 12:15], 1, atol=1e-5)
 
 
+def test_the_same_network_on_one_thread(path: Path) -> None:
+    batch = np.random.default_rng(0).random((2, 3, INPUT_SIZE, INPUT_SIZE), np.float32)
+    network = open_network(path, num_threads=2)
+    alone = network.single_threaded()
+    assert alone is not network
+    assert alone.single_threaded() is alone
+    np.testing.assert_allclose(alone.run(batch)[0], network.run(batch)[0], atol=1e-5)
+    only = open_network(path, num_threads=1)
+    assert only.single_threaded() is only
+
+
 @pytest.mark.parametrize("providers", [[CUDA], [CUDA, CPU], [CPU, CUDA]])
 def test_an_absent_provider_is_an_error_that_lists_those_present(
     path: Path, providers: list[str]
