@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _core
 from .files import atomic_write, atomic_write_all
 
 Mesh: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.uint8] | None]
@@ -165,45 +166,44 @@ def encode_obj_parts(stem: str, parts: Sequence[MeshPart]) -> list[tuple[str, by
     stem = re.sub(r"[^\w.+-]", "_", stem)
     sidecars: list[tuple[str, bytes]] = []
     library: list[str] = []
-    text: list[str] = []
+    text: list[bytes] = []
     starts = {"v": 1, "vt": 1, "vn": 1}
     for part in parts:
         if part.name:
-            text.append(f"o {part.name}\ng {part.name}\n")
+            text.append(f"o {part.name}\ng {part.name}\n".encode())
         if part.texture is not None:
             picture = f"{stem}_{part.name}.{'png' if part.texture_format == 'png' else 'jpg'}"
             sidecars.append((picture, part.texture))
             library.append(
                 f"newmtl {part.name}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture}\n"
             )
-            text.append(f"usemtl {part.name}\n")
-        text.append(_obj_rows(part, starts))
+            text.append(f"usemtl {part.name}\n".encode())
+        text += _obj_rows(part, starts)
     if library:
         sidecars.append((f"{stem}.mtl", "\n".join(library).encode()))
-        text.insert(0, f"mtllib {stem}.mtl\n")
-    return [*sidecars, (obj_name, "".join(text).encode())]
+        text.insert(0, f"mtllib {stem}.mtl\n".encode())
+    return [*sidecars, (obj_name, b"".join(text))]
 
 
-def _obj_rows(part: MeshPart, starts: dict[str, int]) -> str:
+def _obj_rows(part: MeshPart, starts: dict[str, int]) -> list[bytes]:
     """Vertices and faces of a part; ``starts`` are the next free indices, moved on."""
+    format_rows = _core.format_rows
     if part.colors is None:
-        text = _format_rows("v %.9g %.9g %.9g\n", part.vertices)
+        text = [format_rows("v %.9g %.9g %.9g\n", part.vertices)]
     else:
-        shares = [f"{value / 255:.4f}" for value in range(256)]
-        text = _format_rows(
-            "v %.9g %.9g %.9g %s %s %s\n", part.vertices, np.array(shares, object)[part.colors]
-        )
+        rows = np.hstack([part.vertices, part.colors / np.float32(255)])
+        text = [format_rows("v %.9g %.9g %.9g %.4f %.4f %.4f\n", rows)]
     if part.uv is not None:
-        text += _format_rows("vt %.9g %.9g\n", part.uv)
+        text.append(format_rows("vt %.9g %.9g\n", part.uv))
     if part.normals is not None:
-        text += _format_rows("vn %.6g %.6g %.6g\n", part.normals)
+        text.append(format_rows("vn %.6g %.6g %.6g\n", part.normals))
     # Each corner names its vertex, its place in the texture and its normal: as v, v/vt, v//vn or
     # v/vt/vn.
     corner = "%d" + ("/%d" if part.uv is not None else "/" if part.normals is not None else "")
     corner += "/%d" if part.normals is not None else ""
     kinds = ["v", *(["vt"] * (part.uv is not None)), *(["vn"] * (part.normals is not None))]
     corners = part.triangles.astype(np.int64)[:, :, None] + [starts[kind] for kind in kinds]
-    text += _format_rows(f"f {corner} {corner} {corner}\n", corners.reshape(-1, 3 * len(kinds)))
+    text.append(format_rows(f"f {corner} {corner} {corner}\n", corners.reshape(-1, 3 * len(kinds))))
     for kind in kinds:
         starts[kind] += len(part.vertices)
     return text
@@ -257,7 +257,7 @@ def encode_ply(
     ]
     header = "".join(f"{line}\n" for line in lines).encode("ascii")
     body = _ply_binary if binary else _ply_ascii
-    return header + body(vertices, triangles, colors)
+    return b"".join((header, *body(vertices, triangles, colors)))
 
 
 def write_stl(
@@ -302,7 +302,7 @@ def encode_stl(vertices: NDArray[np.float32], triangles: NDArray[np.int32]) -> b
 
 def _ply_binary(
     vertices: NDArray[np.float32], triangles: NDArray[np.int32], colors: NDArray[np.uint8] | None
-) -> bytes:
+) -> tuple[memoryview, memoryview]:
     fields: list[tuple[str, str, int]] = [("position", "<f4", 3)]
     if colors is not None:
         fields.append(("color", "u1", 3))
@@ -313,24 +313,18 @@ def _ply_binary(
     faces = np.empty(len(triangles), [("count", "u1"), ("indices", "<i4", 3)])
     faces["count"] = 3
     faces["indices"] = triangles
-    return points.tobytes() + faces.tobytes()
+    return points.data, faces.data
 
 
 def _ply_ascii(
     vertices: NDArray[np.float32], triangles: NDArray[np.int32], colors: NDArray[np.uint8] | None
-) -> bytes:
+) -> tuple[bytes, bytes]:
     if colors is None:
-        text = _format_rows("%.9g %.9g %.9g\n", vertices)
+        points = _core.format_rows("%.9g %.9g %.9g\n", vertices)
     else:
-        text = _format_rows("%.9g %.9g %.9g %d %d %d\n", vertices, colors)
-    return (text + _format_rows("3 %d %d %d\n", triangles)).encode("ascii")
-
-
-def _format_rows(row_format: str, *columns: NDArray[Any]) -> str:
-    """Formats every row of the columns side by side. One big format is the fastest way that
-    Python has: 40,000 vertices take 30 ms."""
-    table = np.concatenate([column.astype(object) for column in columns], axis=1)
-    return (row_format * len(table)) % tuple(table.ravel().tolist())
+        rows = np.hstack([vertices, colors.astype(np.float32)])
+        points = _core.format_rows("%.9g %.9g %.9g %.3g %.3g %.3g\n", rows)
+    return points, _core.format_rows("3 %d %d %d\n", triangles)
 
 
 def _check_mesh(
