@@ -129,6 +129,7 @@ def rasterize(
     *,
     attributes: ArrayLike | None = None,
     background: ArrayLike | None = None,
+    out: Raster | None = None,
 ) -> Raster:
     """Draw triangles with a z-buffer.
 
@@ -145,14 +146,23 @@ def rasterize(
         attributes: (V, C), interpolated over the triangles.
         background: (height, width, C), what ``image`` shows where nothing is drawn; black if not
             given.
+        out: an earlier result of the same size and number of attributes, whose arrays are drawn
+            into again and returned.
 
     Raises:
         TypeError: wrong dtypes.
         ValueError: wrong shapes, values that are not finite, an index out of range, a background
             without attributes.
     """
+    buffers = None if out is None else (out.depth, out.triangle, out.barycentric, out.image)
     return Raster(
         *_core.rasterize(
-            vertices, triangles, height, width, attributes=attributes, background=background
+            vertices,
+            triangles,
+            height,
+            width,
+            attributes=attributes,
+            background=background,
+            out=buffers,
         )
     )

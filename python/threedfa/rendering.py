@@ -111,19 +111,14 @@ def paint_mesh(
     triangles: NDArray[np.int32],
     colors: NDArray[np.float32],
 ) -> None:
-    """Draw a mesh with interpolated vertex colours (V, 3) in 0..1 into ``canvas``."""
-    left, top, raster = rasterize_window(canvas, vertices, triangles, colors)
-    assert raster.image is not None
-    covered = raster.triangle >= 0
-    window = canvas[top : top + covered.shape[0], left : left + covered.shape[1]]
-    window[covered] = (raster.image[covered] * 255).clip(0, 255).astype(np.uint8)
+    """Draw a mesh with interpolated vertex colours, (V, 3) or grey (V,), 0..1, into ``canvas``."""
+    _core.paint_mesh(canvas, vertices, triangles, colors)
 
 
 def rasterize_window(
     canvas: NDArray[np.uint8],
     vertices: NDArray[np.float32],
     triangles: NDArray[np.int32],
-    attributes: NDArray[np.float32] | None = None,
 ) -> tuple[int, int, Raster]:
     """Draw a mesh into buffers of its own rectangle of the canvas; left, top, and the buffers."""
     height, width = canvas.shape[:2]
@@ -132,11 +127,7 @@ def rasterize_window(
     left, top = low.tolist()
     # Shifting coordinates by whole pixels towards zero is exact.
     shifted = vertices - np.array([left, top, 0], np.float32)
-    return (
-        left,
-        top,
-        rasterize(shifted, triangles, *(high - low)[::-1].tolist(), attributes=attributes),
-    )
+    return left, top, rasterize(shifted, triangles, *(high - low)[::-1].tolist())
 
 
 def paint_lit(
@@ -146,7 +137,7 @@ def paint_lit(
     normals: NDArray[np.float32],
 ) -> None:
     """Draw a mesh lit from the front into ``canvas``; normals as `image_normals` gives them."""
-    paint_mesh(canvas, vertices, triangles, _grey(_core.shade(vertices, normals)))
+    paint_mesh(canvas, vertices, triangles, _core.shade(vertices, normals))
 
 
 def paint_depth(
@@ -156,11 +147,7 @@ def paint_depth(
     z = vertices[:, 2]
     low, high = z.min(), z.max()
     depth = (z - low) / (high - low) if high > low else np.ones_like(z)
-    paint_mesh(canvas, vertices, triangles, _grey(depth))
-
-
-def _grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.repeat(values[:, None], 3, axis=1)
+    paint_mesh(canvas, vertices, triangles, depth)
 
 
 def _paint_lit(canvas: _Image, face: Face) -> None:

@@ -22,12 +22,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import settings
 
 from threedfa import pack_path
 from threedfa.upstream.convert import import_reference_pack, import_upstream_pack
 from toy_pack import build_toy_pack
 
 Array = npt.NDArray[Any]
+
+settings.register_profile("untimed", deadline=None)  # machines that test may be busy
+settings.load_profile("untimed")
 
 BLOCKS = [f"dw{block}" for block in ("2_1", "2_2", "3_1", "3_2", "4_1", "4_2", "6")]
 BLOCKS += [f"dw5_{i}" for i in range(1, 7)]

@@ -61,7 +61,7 @@ def some_boxes(count: int) -> Array:
     return np.hstack([corners, corners + rng.uniform(5, 60, (count, 2))]).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     x=st.integers(-30, 290), y=st.integers(-30, 190), zoom=st.integers(1, 4), seed=st.integers(0, 9)
 )
@@ -105,7 +105,7 @@ def test_channels_are_not_mixed_up(aligner: FaceAligner, tmp_path: Path) -> None
     np.testing.assert_allclose(swapped.shape_coeffs[:3], expected[::-1], atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(-100, 300), st.floats(-100, 200), st.floats(2, 300), st.floats(2, 300))
 def test_regions_of_boxes(
     aligner: FaceAligner, left: float, top: float, width: float, height: float

@@ -66,7 +66,7 @@ BLOCKS = st.lists(  # of 64 x 64: dark, one of the four cells lit, or all
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(BLOCKS)
 def test_any_squares_are_found(detector: FaceDetector, blocks: list[tuple[Any, int]]) -> None:
     squares = []

@@ -280,7 +280,7 @@ def nodes(draw: Any) -> GltfNode:
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(nodes(), min_size=1, max_size=3))
 def test_any_meshes_come_back(tmp_path_factory: Any, written: list[GltfNode]) -> None:
     path = tmp_path_factory.mktemp("glb") / "a.glb"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from head import head_face, head_params, load_head
@@ -177,7 +177,6 @@ def test_points_before_and_behind_a_square() -> None:
 
 
 @given(u=st.floats(0.05, 0.95), v=st.floats(0.05, 0.95))
-@settings(deadline=None)
 def test_locate_and_back(face: Face, u: float, v: float) -> None:
     low, high = face.vertices[:, :2].min(axis=0), face.vertices[:, :2].max(axis=0)
     x, y = low + (high - low) * (u, v)

@@ -115,7 +115,6 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wrap=st.sampled_from([bytes, compressed]),
     small=st.booleans(),
 )
-@settings(deadline=None)
 def test_what_is_written_comes_back(
     scratch: Path, array: Array, wrap: Callable[[bytes], bytes], small: bool
 ) -> None:
@@ -204,7 +203,7 @@ def test_size_is_limited_before_and_after_decompression(stored: Store) -> None:
         max_size=4,
     ),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_mutations_give_numbers_or_an_error(
     scratch: Path, wrap: Callable[[bytes], bytes], edits: list[tuple[float, int, bytes]]
 ) -> None:

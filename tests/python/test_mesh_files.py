@@ -14,7 +14,7 @@ import numpy as np
 import plyfile
 import pytest
 import trimesh
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -87,7 +87,6 @@ def assert_same(actual: Mesh, expected: Mesh) -> None:
         np.testing.assert_array_equal(actual[2], expected[2])
 
 
-@settings(deadline=None)
 @given(meshes(), st.sampled_from(sorted(WRITERS)))
 def test_other_parsers_read_the_same_mesh(tmp_path_factory: Any, mesh: Mesh, suffix: str) -> None:
     vertices, triangles, colors = mesh
@@ -271,7 +270,6 @@ def test_a_face_of_full_size(reference: Path, tmp_path: Path) -> None:
 # --- STL ------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(meshes())
 def test_trimesh_reads_the_same_stl(tmp_path_factory: Any, mesh: Mesh) -> None:
     vertices, triangles, _ = mesh

@@ -51,7 +51,7 @@ def seen_through(camera: Array, transform: Array, head: Array) -> Array:
     return projected[:, :2] / projected[:, 2:]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     yaw=st.floats(-80, 80),
     pitch=st.floats(-50, 50),

@@ -590,7 +590,7 @@ prior_configs = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(prior_configs, st.integers(1, 50), st.integers(1, 50))
 def test_priors_equal_the_definition(config: PriorConfig, height: int, width: int) -> None:
     priors = ops.prior_boxes(height, width, config)
@@ -754,7 +754,7 @@ def triangulations(draw: st.DrawFn) -> tuple[Array, Array, Array]:
     return flat_vertices.astype(np.float32), np.array(turned, np.int32), polygon
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(triangulations())
 def test_adjacent_triangles_cover_each_pixel_once(mesh: tuple[Array, Array, Array]) -> None:
     vertices, triangles, polygon = mesh
@@ -789,7 +789,7 @@ def draw_alone(mesh: Arguments) -> Array:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds)
 def test_nearest_triangle_wins_and_then_the_earlier(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -862,6 +862,30 @@ def test_both_sides_are_drawn(seed: int) -> None:
     np.testing.assert_array_equal(front.triangle, back.triangle)
     np.testing.assert_allclose(front.depth, back.depth, rtol=1e-6, atol=1e-5)
     np.testing.assert_allclose(front.barycentric, back.barycentric[:, :, ::-1], atol=1e-6)
+
+
+@given(seeds, seeds)
+def test_buffers_are_drawn_into_again(first: int, second: int) -> None:
+    meshes = [random_mesh(np.random.default_rng(seed)) for seed in (first, second)]
+    before, fresh = (ops.rasterize(**mesh, height=SIDE, width=SIDE) for mesh in meshes)
+    again = ops.rasterize(**meshes[1], height=SIDE, width=SIDE, out=before)
+    for field in ("depth", "triangle", "barycentric"):
+        assert getattr(again, field) is getattr(before, field)
+        np.testing.assert_array_equal(getattr(again, field), getattr(fresh, field))
+
+
+def test_buffers_that_do_not_fit() -> None:
+    mesh = random_mesh(np.random.default_rng(0))
+    raster = ops.rasterize(**mesh, height=SIDE, width=SIDE)
+    with pytest.raises(ValueError, match=r"out\.depth"):
+        ops.rasterize(**mesh, height=SIDE, width=SIDE + 1, out=raster)
+    with pytest.raises(ValueError, match="image"):
+        ops.rasterize(
+            mesh["vertices"], mesh["triangles"], SIDE, SIDE, attributes=mesh["vertices"], out=raster
+        )
+    raster.depth.flags.writeable = False
+    with pytest.raises(ValueError, match=r"out\.depth"):
+        ops.rasterize(**mesh, height=SIDE, width=SIDE, out=raster)
 
 
 @given(seeds, st.integers(0, 30), st.integers(0, 30), st.integers(1, 40), st.integers(1, 40))

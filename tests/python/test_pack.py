@@ -271,7 +271,7 @@ def every_leaf(content: Any, path: str = "") -> list[str]:
 LEAVES = [leaf for leaf in every_leaf(pack_settings()) if not leaf.startswith("files.")]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     leaf=st.sampled_from(LEAVES),
     value=st.none()

@@ -167,7 +167,7 @@ def test_grey_pictures_become_rgb(image: Array, face: Face, mode: Mode) -> None:
     np.testing.assert_array_equal(render(grey, [face], mode), expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(MODES),
     st.tuples(*[st.floats(-89, 89)] * 3),

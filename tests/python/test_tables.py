@@ -134,7 +134,7 @@ def test_the_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-@settings(deadline=None, max_examples=20)  # validating takes long
+@settings(max_examples=20)  # validating takes long
 @given(st.lists(st.integers(0, 10_000), max_size=3), st.none() | st.text())
 def test_dictionary_of_one_image(seeds: list[int], name: str | None) -> None:
     faces = [make_face(seed) for seed in seeds]

@@ -221,7 +221,6 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(value=TREES, protocol=st.integers(0, 5))
-@settings(deadline=None)
 def test_what_the_stock_pickler_writes_comes_back(scratch: Path, value: Any, protocol: int) -> None:
     scratch.write_bytes(pickle.dumps(value, protocol))
     assert_same(load_pickle(scratch), value)
@@ -722,7 +721,7 @@ def assert_plain(value: object) -> None:
 
 
 @given(seed=st.sampled_from(SEEDS), edits=EDITS)
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_mutations_give_a_plain_value_or_an_error(
     scratch: Path, seed: tuple[Callable[..., object], bytes], edits: list[tuple[float, int, bytes]]
 ) -> None:
@@ -736,7 +735,6 @@ def test_mutations_give_a_plain_value_or_an_error(
 
 
 @given(data=st.binary(max_size=64))
-@settings(deadline=None)
 def test_any_bytes_give_a_plain_value_or_an_error(scratch: Path, data: bytes) -> None:
     scratch.write_bytes(data)
     for read in READERS:
