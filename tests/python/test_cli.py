@@ -317,7 +317,7 @@ def test_a_pack_by_its_folder(pictures: Path, tmp_path: Path, toy_pack: Path) ->
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        (["--pack", "nobody"], 1, "there is no pack named 'nobody'; found: toy"),
+        (["--pack", "nobody"], 1, "there is no pack named 'nobody'; found: default, toy"),
         (["--pack", "toy", "--provider", "Abacus"], 1, "CPUExecutionProvider, got Abacus"),
         (["--pack", "toy", "--threads", "0"], 2, "num_threads: expected None or"),
         (["--pack", "toy", "--max-faces", "-1"], 2, "max_faces: expected None or"),

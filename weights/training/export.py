@@ -92,7 +92,7 @@ def to_onnx(network: Regressor) -> onnx.ModelProto:
         if i in TAPS:
             tap = graph.convolution(x, f"tap{i}", network.taps[str(i)], None)
             maps.append(graph.node("Flatten", [tap], f"tap{i}.flat", axis=1))
-    mean = graph.node("ReduceMean", [x], "mean", axes=[2, 3], keepdims=0)
+    mean = graph.node("Flatten", [graph.node("GlobalAveragePool", [x], "average")], "mean", axis=1)
     features = graph.node("Concat", [mean, *maps], "features", axis=1)
     weight, bias = (t.detach().numpy() for t in (network.head.weight, network.head.bias))
     for name, rows in (("params", slice(0, -1)), ("confidence", slice(-1, None))):
