@@ -447,7 +447,7 @@ def test_pack_import(
     assert all(line.startswith("threedfa: warning: ") for line in output.err.splitlines())
     assert run("pack", "verify", "3ddfa_v2-mb05") == 0
     assert run("pack", "list") == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 2  # one line a pack
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3  # one line a pack
     # It works.
     save_image("picture.png", picture())
     assert run("image", "picture.png", "--pack", "3ddfa_v2-mb05", "--max-faces", "1") == 0
