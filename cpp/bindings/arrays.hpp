@@ -126,17 +126,20 @@ inline Array<std::int32_t> indices(py::handle object, const char* name,
     // Such as a model's triangles, which nobody changes after the check.
     const auto same = Array<std::int32_t>(array);
     const std::int32_t* const values = same.data();
+    const py::ssize_t count = same.size();
     bool inside = true;
-    for (py::ssize_t i = 0; i < same.size(); ++i) {
+    for (py::ssize_t i = 0; i < count; ++i) {
       inside &= (values[i] >= lowest) & (values[i] <= highest);
     }
     if (inside) return same;
   }
   const auto wide = Array<std::int64_t>(array);
   Array<std::int32_t> result(shape_of(array));
-  std::int32_t* out = result.mutable_data();
-  for (py::ssize_t i = 0; i < wide.size(); ++i) {
-    const std::int64_t value = wide.data()[i];
+  const std::int64_t* const values = wide.data();
+  std::int32_t* const out = result.mutable_data();
+  const py::ssize_t count = wide.size();
+  for (py::ssize_t i = 0; i < count; ++i) {
+    const std::int64_t value = values[i];
     if (value < lowest || value > highest) {
       throw py::value_error(std::string(name) + ": expected indices in " + std::to_string(lowest) +
                             ".." + std::to_string(highest) + ", got " + std::to_string(value) +
