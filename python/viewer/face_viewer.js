@@ -66,12 +66,12 @@ export class FaceViewer {
     const { scene } = await new GLTFLoader().parseAsync(content, "");
     const mesh = scene.getObjectByProperty("isMesh", true);
     const geometry = mesh.geometry;
-    geometry.computeBoundingSphere();
-    const { center, radius } = geometry.boundingSphere;
     const targets = (geometry.morphAttributes.position ?? []).map((target) => target.array);
     const weights = mesh.morphTargetInfluences ?? [];
     // Vertices are moved here instead of by three.js, so that their normals follow.
     geometry.morphAttributes = {};
+    geometry.computeBoundingSphere(); // with targets it would hold the sum of them all
+    const { center, radius } = geometry.boundingSphere;
     const neutral = geometry.attributes.position.array.slice();
 
     this.#remove();
