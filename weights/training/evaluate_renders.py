@@ -53,7 +53,11 @@ def object_rotation(camera: Array) -> Array:
 
 
 def measure(analyzer: FaceAnalyzer, model: Morphable, crops: Crops, count: int) -> Measured:
-    """Analyze ``count`` of the pictures, evenly taken."""
+    """Analyze ``count`` of the pictures, evenly taken.
+
+    Raises:
+        ValueError: if no face is found.
+    """
     mean, basis = model.at(model.points68)
     rows: list[tuple[object, ...]] = []
     missed = 0
@@ -83,6 +87,8 @@ def measure(analyzer: FaceAnalyzer, model: Morphable, crops: Crops, count: int) 
                 params[CAMERA + model.shape_count :],
             )
         )
+    if not rows:
+        raise ValueError(f"none of the {missed} heads was found; is this the right pack?")
     columns = [np.array(column, np.float32) for column in zip(*rows, strict=True)]
     return Measured(*columns, missed=missed)
 

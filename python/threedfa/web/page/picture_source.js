@@ -37,7 +37,14 @@ function watchFiles(onPicture, onProblem) {
 function watchCamera(onPicture, onProblem) {
   const dialog = byId("camera-dialog");
   const video = byId("video");
+  const take = byId("take");
+  const stop = () => {
+    for (const track of video.srcObject?.getTracks() ?? []) track.stop();
+    video.srcObject = null;
+  };
   byId("camera").addEventListener("click", async () => {
+    stop();
+    take.disabled = true; // until there is something to take
     try {
       video.srcObject = await openCamera();
       dialog.showModal();
@@ -45,15 +52,15 @@ function watchCamera(onPicture, onProblem) {
       onProblem(error.message);
     }
   });
+  video.addEventListener("loadeddata", () => (take.disabled = false));
   byId("cancel").addEventListener("click", () => dialog.close());
-  byId("take").addEventListener("click", async () => {
+  take.addEventListener("click", async () => {
     const picture = await frameOf(video);
     dialog.close();
     onPicture(picture);
   });
   dialog.addEventListener("close", () => {
-    for (const track of video.srcObject.getTracks()) track.stop();
-    video.srcObject = null;
+    if (!dialog.open) stop(); // the event comes late: it may be open again
   });
 }
 
