@@ -70,8 +70,9 @@ def detections(
     scores = conf[:, 1]
     chosen = np.flatnonzero(scores > spec.score_threshold)
     boxes, scores = boxes[chosen], scores[chosen]
-    order = np.argsort(scores, kind="stable")[::-1][: spec.top_k]
-    boxes, scores = boxes[order], scores[order]
+    # Back in their order, on which the suppression of equal scores rests.
+    best = np.sort(np.argsort(scores, kind="stable")[::-1][: spec.top_k])
+    boxes, scores = boxes[best], scores[best]
     keep = nms(boxes, scores, spec.iou_threshold, spec.nms_offset)[: spec.keep_top_k]
     return boxes[keep], scores[keep]
 
