@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from augment import motion_blur, side_light, tone
 from crops import render_crops
-from face import CAMERA, Morphable
+from face import Morphable
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
@@ -112,13 +112,9 @@ def load_renders(folder: Path, model: Morphable, part: str, count: int) -> list[
         count: at most so many; 120 kB of memory each.
     """
     crops = render_crops(folder, part)
-    mean, basis = model.at(model.points68)
     portraits = []
     for i in range(0, len(crops), -(-len(crops) // count)):
-        params = crops.params[i]
-        camera = params[:CAMERA].reshape(3, 4)
-        points = mean + np.tensordot(params[CAMERA:], basis, 1)
-        landmarks = points @ camera[:2, :3].T + camera[:2, 3]
+        landmarks = model.landmarks(crops.params[i])
         portraits.append(Portrait(_pyramid(np.array(crops.image(i))), landmarks))
     return portraits
 

@@ -58,14 +58,11 @@ def measure(analyzer: FaceAnalyzer, model: Morphable, crops: Crops, count: int) 
     Raises:
         ValueError: if no face is found.
     """
-    mean, basis = model.at(model.points68)
     rows: list[tuple[object, ...]] = []
     missed = 0
     for i in range(0, len(crops), -(-len(crops) // count)):
         params = crops.params[i]
-        camera = params[:CAMERA].reshape(3, 4)
-        points = mean + np.tensordot(params[CAMERA:], basis, 1)
-        landmarks = points @ camera[:2, :3].T + camera[:2, 3]
+        landmarks = model.landmarks(params)
         image = np.ascontiguousarray(crops.image(i)[..., ::-1])
         faces = analyzer.analyze(image)
         best = best_box(np.array([face.bbox for face in faces], np.float32), landmarks)
@@ -73,7 +70,7 @@ def measure(analyzer: FaceAnalyzer, model: Morphable, crops: Crops, count: int) 
             missed += 1
             continue
         face = faces[best]
-        truth = object_rotation(camera)
+        truth = object_rotation(params[:CAMERA].reshape(3, 4))
         apart = np.degrees(np.array(angles(face.pose.rotation)) - np.array(angles(truth)))
         cosine = (np.trace(face.pose.rotation.T @ truth) - 1) / 2
         distance = np.linalg.norm(face.landmarks[:, :2] - landmarks, axis=1).mean()

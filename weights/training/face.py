@@ -143,6 +143,18 @@ class Morphable:
         basis = np.concatenate([table.of(self.shape_basis), table.of(self.expression_basis)])
         return table.of(self.mean), basis
 
+    @cached_property
+    def _at68(self) -> tuple[Array, Array]:
+        return self.at(self.points68)
+
+    def landmarks(self, params: Array) -> Array:
+        """(12 + S + E,) parameters to the 68 landmarks, (68, 2) in the frame of their camera."""
+        mean, basis = self._at68
+        camera = params[:CAMERA].reshape(3, 4)
+        points = mean + np.tensordot(params[CAMERA:], basis, 1)
+        flat: Array = points @ camera[:2, :3].T + camera[:2, 3]
+        return flat
+
     def mirror(self, camera: Array, coefficients: Array, size: int) -> tuple[Array, Array]:
         """Camera (3, 4) and coefficients of the face in the picture mirrored left to right."""
         flipped = np.array(camera)

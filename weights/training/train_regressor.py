@@ -251,17 +251,12 @@ class Validation:
             camera = to_pack_camera(moved[:CAMERA].reshape(3, 4))
             params.append(np.concatenate([camera.ravel(), moved[CAMERA:]]))
             truth.append(
-                self._landmarks(params[-1]) if points is None else self.w68 @ to_pack_frame(points)
+                self.model.landmarks(params[-1])
+                if points is None
+                else self.w68 @ to_pack_frame(points)
             )
             images.append(image)
         return np.stack(images), np.stack(params), np.stack(truth)
-
-    def _landmarks(self, params: Array) -> Array:
-        mean, basis = self.model.at(self.model.points68)
-        camera = params[:CAMERA].reshape(3, 4)
-        points = mean + np.tensordot(params[CAMERA:], basis, 1)
-        flat: Array = points @ camera[:2, :3].T + camera[:2, 3]
-        return flat
 
     def report(self, network: Regressor, device: torch.device) -> None:
         """Print a table: errors in % of the outer-eye distance, correlations."""
@@ -270,7 +265,7 @@ class Validation:
             for view, scale in (("landmark region", 1.0), ("box region", 0.82)):
                 images, params, truth = self._crops(crops, scale)
                 found, logits = run(network, images, device)
-                row = summary(np.stack([self._landmarks(p) for p in found]), truth)
+                row = summary(np.stack([self.model.landmarks(p) for p in found]), truth)
                 row["confident"] = float((logits > 0).mean())
                 if crops.points is None:
                     for expression in CHECKED_EXPRESSIONS:
