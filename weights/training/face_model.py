@@ -32,6 +32,8 @@ import surface
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from threedfa.model import packed_basis
+
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
@@ -332,8 +334,8 @@ def build(material: Path) -> FaceModel:
     uv = texture_coordinates(face_uv)
     tensors: dict[str, NDArray[np.generic]] = {
         "mean": vertices.astype(np.float32),
-        **fixed_point("shape", shape),
-        **fixed_point("expression", expression),
+        **packed_basis("shape", shape),
+        **packed_basis("expression", expression),
         "triangles": triangles.astype(np.int32),
         "uv": uv.astype(np.float32),
         "landmark_vertices": landmark_vertices.astype(np.int32),
@@ -351,18 +353,6 @@ def build(material: Path) -> FaceModel:
         ),
     }  # fmt: skip
     return FaceModel(tensors, from_identity, cut)
-
-
-def fixed_point(name: str, modes: Array) -> dict[str, NDArray[np.generic]]:
-    """A basis (K, V, 3) in 16 bits: integers times a scale for each mode.
-
-    As small as half floats, whose steps of 0.02 mm between 2 and 4 cm are too coarse for a jaw.
-    """
-    scale = (np.abs(modes).max(axis=(1, 2)) / np.iinfo(np.int16).max).astype(np.float32)
-    return {
-        f"{name}_basis": np.rint(modes / scale[:, None, None]).astype(np.int16),
-        f"{name}_scale": scale,
-    }
 
 
 def fit_left_eye(ict: Ict, kept: Indices, lid_rings: list[Indices]) -> eyes.Eye:

@@ -5,8 +5,8 @@
 
 Weak perspective camera and coefficients by alternation: a Gauss-Newton step for the camera, bounded
 regularised least squares for the coefficients (coordinate descent). Shape coefficients have unit
-variance; expressions lie in 0..1 with a small L1 cost, so that few of them are used, except lids,
-which must follow the points exactly. The teacher gives no gaze: people in portraits are
+variance; expressions lie in 0..1 with an L1 cost, so that few of them are used, except blinks and
+the jaw, which must follow the points exactly. The teacher gives no gaze: people in portraits are
 taken to look into the camera.
 
 Result: ``image`` (n) paths relative to the material, ``params`` (n, 12 + S + E) with the camera in
@@ -26,8 +26,12 @@ from numpy.typing import NDArray
 NOISE_CM = 0.08  # of the teacher's points
 DEPTH_WEIGHT = 0.25  # of z against x and y; the teacher's depth is a guess
 EFFECTIVE_POINTS = 60.0  # the 468 errors are far from independent
-SPARSITY = 12.0  # L1 cost of an expression weight
-FREE = ("eyeBlink", "eyeWide", "jawOpen")  # hardly regularised
+# L1 cost of an expression weight. What people do in portraits is cheap; what mostly stands in for
+# the shape of a face at rest is not, or avatars of such a face would never come to rest.
+FREE = ("eyeBlink", "jawOpen")  # hardly regularised
+COMMON, COMMON_COST = ("mouthSmile", "mouthPucker", "mouthFunnel", "mouthUpper", "brow"), 30.0
+RARE_COST = 60.0
+UNSEEN = ("eyeLook", "cheekPuff")  # the points do not tell; stay at zero
 # Times the weight of these points, which fits smooth away otherwise.
 EMPHASIS = {"lid_up": 4.0, "lid_lo": 4.0, "lips_up": 3.0, "lips_lo": 3.0}
 GAZE_RANGE = np.deg2rad(30.0)  # rotation of an eye at weight 1
@@ -56,8 +60,9 @@ def fit(
     for i, name in enumerate(model.expression_names):
         free = name.startswith(FREE)
         ridge[shapes + i] = 0.05 if free else 1.0
-        sparse[shapes + i] = 0.0 if free else SPARSITY
-        if name.startswith("eyeLook"):
+        if not free:
+            sparse[shapes + i] = COMMON_COST if name.startswith(COMMON) else RARE_COST
+        if name.startswith(UNSEEN):
             high[shapes + i] = 0.0
 
     target = points * np.array([1, -1, 1], np.float32)  # y up

@@ -328,7 +328,7 @@ class Director:
         yaw, pitch, _ = angles(turn)
         degree = np.pi / 180
         u = rng.random()
-        if u < 0.35:
+        if u < 0.45:
             yaw += rng.normal(0, 12 * degree)
         else:
             side = np.sign(yaw) if abs(yaw) > 8 * degree else rng.choice([-1, 1])
@@ -376,7 +376,7 @@ class Director:
                 value[index["eyeBlink" + side]] = shut
                 value[index["eyeWide" + side]] *= 1 - shut
                 value[index["eyeSquint" + side]] *= 1 - 0.7 * shut
-        if rng.random() < 0.4:
+        if rng.random() < 0.6:
             self._gaze(value, index, rng)
         return np.clip(value, 0, 1)
 
@@ -401,10 +401,10 @@ class Director:
 SINGLE = (
     ("mouthPucker", 0.12), ("mouthFunnel", 0.12), ("mouthRollLower", 0.08),
     ("mouthRollUpper", 0.08), ("jawLeft", 0.06), ("jawRight", 0.06), ("mouthLeft", 0.06),
-    ("mouthRight", 0.06), ("mouthShrugUpper", 0.06), ("browInnerUp", 0.3), ("cheekPuff", 0.05),
+    ("mouthRight", 0.06), ("mouthShrugUpper", 0.06), ("browInnerUp", 0.4), ("cheekPuff", 0.05),
 )  # fmt: skip
 PAIRED = (
-    ("browDown", 0.25), ("browOuterUp", 0.25), ("mouthUpperUp", 0.12), ("mouthLowerDown", 0.15),
+    ("browDown", 0.35), ("browOuterUp", 0.35), ("mouthUpperUp", 0.12), ("mouthLowerDown", 0.15),
     ("mouthStretch", 0.08), ("eyeSquint", 0.15), ("noseSneer", 0.1), ("eyeWide", 0.1),
     ("mouthDimple", 0.06), ("mouthFrown", 0.1), ("mouthPress", 0.06), ("cheekSquint", 0.08),
 )  # fmt: skip

@@ -22,7 +22,6 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,9 @@ from threedfa.evaluation import summary, table_text
 
 EXTRA_VERTICES = 220  # beside the landmarks, for the shape between them
 DEPTH_WEIGHT = 0.25  # of z against x and y
-CAMERA_WEIGHT, SHAPE_WEIGHT, EXPRESSION_WEIGHT = 3.0, 0.5, 8.0  # in the loss on parameters
+CAMERA_WEIGHT, SHAPE_WEIGHT, EXPRESSION_WEIGHT = 3.0, 0.5, 16.0  # in the loss on parameters
 FITTED_EXPRESSIONS = 0.1  # times that on portraits, whose expressions are a fit
+PARAMETERS_WEIGHT = 4.0  # of that loss, against the loss on points
 EMA_DECAY = 0.999
 WARM_UP = 200  # steps
 MOST_CHECKED = 300  # held-out crops of a kind; a report takes some seconds
@@ -117,19 +117,9 @@ class Points(torch.nn.Module):
         return points
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """What counts how much at a time of training: 0 at its beginning, 1 at its end."""
-
-    progress: float
-
-    @property
-    def heights(self) -> float:
-        return 0.5 + 1.0 * self.progress
-
-    @property
-    def parameters(self) -> float:
-        return 4.0 * (1 - 0.5 * self.progress)
+def heights_weight(progress: float) -> float:
+    """Of the loss on heights against that on points; progress from 0 to 1."""
+    return 0.5 + progress
 
 
 def losses(
@@ -187,7 +177,7 @@ def split(batch: Batch, parts: int) -> list[Batch]:
 
 
 def gradients(
-    network: Regressor, points: Points, weights: LossWeights, half: bool, batch: Batch
+    network: Regressor, points: Points, heights: float, half: bool, batch: Batch
 ) -> tuple[dict[str, float], list[Tensor]]:
     """Losses of a batch by name, and the gradient of their weighted sum for each parameter."""
     device = network.param_mean.device
@@ -196,8 +186,8 @@ def gradients(
     parts = losses(out, logit, points, network, tensors(batch, device))
     loss = (
         parts["points"]
-        + weights.heights * parts["heights"]
-        + weights.parameters * parts["parameters"]
+        + heights * parts["heights"]
+        + PARAMETERS_WEIGHT * parts["parameters"]
         + 0.2 * parts["confidence"]
     )
     found = torch.autograd.grad(loss, list(network.parameters()))
@@ -397,8 +387,7 @@ def train(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, options.lr, options.decay)
         network.train()
-        weights = LossWeights(step / steps)
-        work = partial(gradients, network, points, weights, options.bf16)
+        work = partial(gradients, network, points, heights_weight(step / steps), options.bf16)
         results = list(pool.map(work, split(batch, options.threads)))
         for parameter, *parts_of_gradient in zip(
             network.parameters(), *(r[1] for r in results), strict=True
