@@ -261,6 +261,29 @@ class MorphableModel:
         return self._core.project(params, rois, input_size=self.input_size, dense=dense)
 
 
+def packed_basis(name: str, modes: NDArray[np.floating]) -> dict[str, NDArray[np.generic]]:
+    """Tensors of a model file for a basis in 16 bits: integers times a scale for each mode.
+
+    Half the memory to read, so about twice as fast as float32. As small as half floats, whose steps
+    grow with the value: 0.02 mm where a jaw moves 2 to 4 cm. Here they are 1/65534 of the mode's
+    largest movement.
+
+    Args:
+        name: ``"shape"`` or ``"expression"``.
+        modes: float (K, V, 3), finite.
+
+    Returns:
+        ``NAME_basis`` int16 (K, V, 3) and ``NAME_scale`` float32 (K).
+    """
+    largest = np.abs(modes).max(axis=(1, 2), initial=np.finfo(np.float32).tiny)
+    scale = (largest / np.iinfo(np.int16).max).astype(np.float32)
+    scale = np.maximum(scale, np.finfo(np.float32).tiny)  # of a mode that moves nothing
+    return {
+        f"{name}_basis": np.rint(modes / scale[:, None, None]).astype(np.int16),
+        f"{name}_scale": scale,
+    }
+
+
 def _mirror(points: NDArray[np.float32], tolerance: float) -> NDArray[np.int32] | None:
     """The point nearest to each point's mirror image; None if one is farther than ``tolerance``."""
     order = np.argsort(points[:, 1], kind="stable")

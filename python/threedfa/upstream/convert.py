@@ -34,6 +34,7 @@ import onnx
 import safetensors.numpy
 
 from ..errors import PackError
+from ..model import packed_basis
 from ..pack import (
     CAMERA_PARAMETERS,
     PACK_JSON,
@@ -354,8 +355,8 @@ def _morphable_model(files: Mapping[str, Path]) -> dict[str, Array]:
     weights[:, 0] = 1
     model = {
         "mean": mean,
-        "shape_basis": _modes(path, "w_shp", basis["w_shp"], vertices),
-        "expression_basis": _modes(path, "w_exp", basis["w_exp"], vertices),
+        **packed_basis("shape", _modes(path, "w_shp", basis["w_shp"], vertices)),
+        **packed_basis("expression", _modes(path, "w_exp", basis["w_exp"], vertices)),
         "triangles": triangles,
         "landmark_vertices": np.repeat(vertex_of[:, None], 3, axis=1),
         "landmark_weights": weights,
