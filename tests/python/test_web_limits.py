@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 import pytest
 
-from threedfa import FaceAligner, FaceAnalyzer, ServerError, cli
+from threedfa import Face, FaceAligner, FaceAnalyzer, ServerError, cli
 from web_server import Server, build_web_pack, picture, png, serving
 
 pytest.importorskip("uvicorn", reason="needs the extra [web]")
@@ -479,17 +479,22 @@ def batcher(aligner: HeldBack) -> Iterator[Batcher]:
     assert not batcher.running
 
 
+def analyzed(batcher: Batcher, engine: Engine, images: Sequence[Any]) -> Future[list[list[Face]]]:
+    """The faces of each image."""
+    return batcher.analyze(engine, [lambda i=i: i for i in images], lambda _, found: found)
+
+
 def test_faces_of_requests_that_wait_go_together(
     batcher: Batcher, aligner: HeldBack, analyzer: FaceAnalyzer
 ) -> None:
     engine = engine_of(analyzer, aligner)
     two = picture((0, 0), (128, 64))
-    first = batcher.analyze(engine, [two])
+    first = analyzed(batcher, engine, [two])
     until(lambda: aligner.batches)  # it is under way
-    others = [batcher.analyze(engine, [two, ONE]) for _ in range(3)]
-    gone = batcher.analyze(engine, [two])
+    others = [analyzed(batcher, engine, [two, ONE]) for _ in range(3)]
+    gone = analyzed(batcher, engine, [two])
     assert gone.cancel()
-    boxes = batcher.detect(engine, [two, ONE])
+    boxes = batcher.detect(engine, [lambda: two, lambda: ONE], lambda _, found: found)
     aligner.free.set()
     expected = analyzer.analyze_batch([two, two, ONE])
     found = first.result(60) + others[0].result(60)
@@ -511,7 +516,7 @@ def test_many_threads_find_the_same(analyzer: FaceAnalyzer) -> None:
     batcher = Batcher(4, Metrics(lambda: 0))
     batcher.start()
     engine = Engine.of(analyzer)
-    jobs = [batcher.analyze(engine, scenes[i % 4 :]) for i in range(20)]
+    jobs = [analyzed(batcher, engine, scenes[i % 4 :]) for i in range(20)]
     batcher.stop()
     for i, job in enumerate(jobs):
         assert [len(faces) for faces in job.result(0)] == expected[i % 4 :]
@@ -521,19 +526,19 @@ def test_a_request_that_fails_fails_alone(
     batcher: Batcher, aligner: HeldBack, analyzer: FaceAnalyzer
 ) -> None:
     engine = engine_of(analyzer, aligner)
-    first = batcher.analyze(engine, [ONE])
+    first = analyzed(batcher, engine, [ONE])
     until(lambda: aligner.batches)
     bad = ONE.copy()
     bad[0, 0] = 255
-    jobs = [batcher.analyze(engine, [image]) for image in (ONE, bad, ONE)]
-    none = batcher.analyze(engine, [None])  # type: ignore[list-item]
+    jobs = [analyzed(batcher, engine, [image]) for image in (ONE, bad, ONE)]
+    none = analyzed(batcher, engine, [None])
     aligner.free.set()
     assert [len(job.result(60)[0]) for job in (first, jobs[0], jobs[2])] == [1, 1, 1]
     with pytest.raises(RuntimeError, match="stumble"):
         jobs[1].result(60)
     with pytest.raises(AttributeError):
         none.result(60)
-    assert len(batcher.analyze(engine, [ONE]).result(60)[0]) == 1
+    assert len(analyzed(batcher, engine, [ONE]).result(60)[0]) == 1
 
 
 def test_limits_are_checked() -> None:

@@ -181,24 +181,31 @@ async def _file(request: Request, service: Service) -> Upload:
     return uploads[0]
 
 
-async def _scene(request: Request, query: _Query, service: Service, upload: Upload) -> Scene:
-    """The picture with those of its faces that ThreeDFA would have kept."""
-    options = Options(score_threshold=_SCORE)
-    (scene,) = await service.analyze(request, [upload], options)
-    return Scene(scene.name, scene.image, [face for face in scene.faces if query.keeps(face)])
+async def _answer(
+    request: Request,
+    query: _Query,
+    service: Service,
+    upload: Upload,
+    make: Callable[[Scene], Response],
+) -> Response:
+    """Made of the picture and those of its faces that ThreeDFA would have kept."""
+
+    def answer(scenes: Sequence[Scene]) -> Response:
+        (scene,) = scenes
+        kept = [face for face in scene.faces if query.keeps(face)]
+        return make(Scene(scene.name, scene.image, kept))
+
+    return await service.analyze(request, [upload], Options(score_threshold=_SCORE), answer)
 
 
 async def _picture(
     request: Request, query: _Query, service: Service, make: Callable[[Scene], Response]
 ) -> Response:
-    scene = await _scene(request, query, service, await _file(request, service))
-    return await service.encode(request, lambda: make(scene))
+    return await _answer(request, query, service, await _file(request, service), make)
 
 
 async def _describe(request: Request, query: _Query, service: Service, upload: Upload) -> Response:
-    scene = await _scene(request, query, service, upload)
-
-    def answer() -> Response:
+    def describe(scene: Scene) -> Response:
         original = base64.b64encode(upload.content).decode() if query.return_original else None
         return json_answer(
             {
@@ -214,7 +221,7 @@ async def _describe(request: Request, query: _Query, service: Service, upload: U
             }
         )
 
-    return await service.encode(request, answer)
+    return await _answer(request, query, service, upload, describe)
 
 
 def _landmarks(face: Face, whole: bool) -> Sequence[Any]:

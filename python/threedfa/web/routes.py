@@ -162,8 +162,7 @@ _BYTES: Final[dict[str, Any]] = {"response_class": Response, "openapi_extra": _P
 )
 async def detect(request: Request, options: OptionsQuery, service: ServiceState) -> Response:
     """Find faces: boxes and scores, best first."""
-    found = await service.detect(request, await service.uploads(request), options)
-    return await service.encode(request, lambda: boxes_json(found))
+    return await service.detect(request, await service.uploads(request), options, boxes_json)
 
 
 @router.post(
@@ -192,12 +191,13 @@ async def align(
 ) -> Response:
     """Find and align faces: boxes, landmarks, pose, parameters, blend shapes, dense vertices."""
     sets = _landmark_sets(service, options, landmarks)
-    scenes = await service.analyze(request, await service.uploads(request), options)
-    if format == "npz":
-        return await service.encode(request, lambda: faces_npz(scenes, sets))
-    if format == "binary":
-        return await service.encode(request, lambda: faces_binary(scenes))
-    return await service.encode(request, lambda: faces_json(scenes, sets, vertices))
+    answers: dict[str, Callable[[Sequence[Scene]], Response]] = {
+        "json": lambda scenes: faces_json(scenes, sets, vertices),
+        "npz": lambda scenes: faces_npz(scenes, sets),
+        "binary": faces_binary,
+    }
+    uploads = await service.uploads(request)
+    return await service.analyze(request, uploads, options, answers[format])
 
 
 @router.post(
@@ -393,10 +393,11 @@ async def _files(
     answer: Callable[[Sequence[Named]], Response],
 ) -> Response:
     """Analyze the pictures and answer with the files that are made of each of them."""
-    scenes = await service.analyze(request, await service.uploads(request), options)
-    return await service.encode(
+    return await service.analyze(
         request,
-        lambda: answer(
+        await service.uploads(request),
+        options,
+        lambda scenes: answer(
             [file for number, scene in enumerate(scenes) for file in make(number, scene)]
         ),
     )
