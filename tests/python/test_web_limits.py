@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import http.client as http_client
 import signal
 import socket
 import struct
 import sys
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -364,6 +367,18 @@ def test_an_answer_that_nobody_reads(quick: Server) -> None:
             wait_for_requests(http, 0)
 
 
+def test_a_connection_that_was_idle(quick: Server) -> None:
+    """Clients keep connections for some seconds (httpx five). A server that closes them as early
+    may do so while the next request is on its way, which is then broken off."""
+    connection = http_client.HTTPConnection("127.0.0.1", quick.port, timeout=60)
+    with contextlib.closing(connection):
+        for idle in (0, 6):
+            time.sleep(idle)
+            connection.request("GET", "/v1/healthz")
+            with connection.getresponse() as answer:
+                assert answer.status == 200 and answer.read()
+
+
 def test_mistakes_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("a secret")
@@ -479,7 +494,9 @@ def batcher(aligner: HeldBack) -> Iterator[Batcher]:
     assert not batcher.running
 
 
-def analyzed(batcher: Batcher, engine: Engine, images: Sequence[Any]) -> Future[list[list[Face]]]:
+def analyzed(
+    batcher: Batcher, engine: Engine, images: Sequence[Any]
+) -> Future[Sequence[list[Face]]]:
     """The faces of each image."""
     return batcher.analyze(engine, [lambda i=i: i for i in images], lambda _, found: found)
 
@@ -497,7 +514,7 @@ def test_faces_of_requests_that_wait_go_together(
     boxes = batcher.detect(engine, [lambda: two, lambda: ONE], lambda _, found: found)
     aligner.free.set()
     expected = analyzer.analyze_batch([two, two, ONE])
-    found = first.result(60) + others[0].result(60)
+    found = [*first.result(60), *others[0].result(60)]
     for other in others[1:]:
         found += other.result(60)
         expected += expected[1:3]
@@ -539,6 +556,22 @@ def test_a_request_that_fails_fails_alone(
     with pytest.raises(AttributeError):
         none.result(60)
     assert len(analyzed(batcher, engine, [ONE]).result(60)[0]) == 1
+
+
+def test_pictures_are_let_go_at_once(
+    batcher: Batcher, aligner: HeldBack, analyzer: FaceAnalyzer
+) -> None:
+    """Not when Python looks for circles, which may be many pictures later."""
+    aligner.free.set()
+    images = [ONE.copy(), ONE.copy()]
+    kept = [weakref.ref(image) for image in images]
+    gc.disable()
+    try:
+        assert len(analyzed(batcher, engine_of(analyzer, aligner), images).result(60)) == 2
+        images.clear()
+        until(lambda: not any(ref() is not None for ref in kept))
+    finally:
+        gc.enable()
 
 
 def test_limits_are_checked() -> None:

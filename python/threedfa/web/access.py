@@ -1,45 +1,47 @@
-"""Who may use the API."""
+"""Who may use the API, and how much of it at the same time."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
+from starlette.requests import HTTPConnection
 
 from .problems import Problem
-from .service import ServiceState, lease_of
-
-_Bearer = Annotated[
-    HTTPAuthorizationCredentials | None,
-    Depends(HTTPBearer(auto_error=False, description="An API key, where the server asks for one.")),
-]
+from .service import lease_of, service_of
 
 
-async def check_key(bearer: _Bearer, service: ServiceState) -> None:
-    """Refuse whoever has no key.
+class Admission(HTTPBearer):
+    """A dependency of routes: lets in those who have a key, where the server asks for one.
 
-    Raises:
-        Problem: 401.
+    Args:
+        counted: only those who do not have too many requests already.
     """
-    keys = service.settings.api_keys
-    if keys is not None and (bearer is None or bearer.credentials not in keys):
-        raise Problem(
-            401,
-            "expected an API key in the header 'Authorization: Bearer KEY'",
-            headers={"WWW-Authenticate": "Bearer"},
+
+    def __init__(self, *, counted: bool) -> None:
+        super().__init__(
+            auto_error=False,
+            scheme_name="HTTPBearer",
+            description="An API key, where the server asks for one.",
         )
+        self._counted = counted
 
+    async def __call__(self, request: HTTPConnection) -> None:
+        """Let a request in.
 
-async def count_client(request: Request, bearer: _Bearer, service: ServiceState) -> None:
-    """Refuse a client that has too many requests already; known by its key or its address.
-
-    Raises:
-        Problem: 429.
-    """
-    if service.settings.api_keys is not None and bearer is not None:
-        client = hashlib.sha256(bearer.credentials.encode()).hexdigest()
-    else:
+        Raises:
+            Problem: 401, 429.
+        """
         client = request.client.host if request.client else ""
-    lease_of(request).name_client(client)
+        keys = service_of(request).settings.api_keys
+        if keys is not None:
+            bearer = await super().__call__(request)
+            if bearer is None or bearer.credentials not in keys:
+                raise Problem(
+                    401,
+                    "expected an API key in the header 'Authorization: Bearer KEY'",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+            client = hashlib.sha256(bearer.credentials.encode()).hexdigest()
+        if self._counted:
+            lease_of(request).name_client(client)

@@ -63,9 +63,9 @@ class _Job:
 
     engine: Engine
     align: bool
-    finish: Callable[[list[Image], list[Any]], Any]
-    pictures: list[_Picture] = field(default_factory=list)
-    unseen: int = 0  # pictures
+    finish: Callable[[Sequence[Image], Sequence[Any]], Any]
+    count: int  # of pictures
+    found: dict[int, tuple[Image, Any]] = field(default_factory=dict)
     future: Future[Any] = field(default_factory=Future)
     start: float = field(default_factory=time.perf_counter)
 
@@ -77,12 +77,13 @@ class _Job:
 
 @dataclass(eq=False)
 class _Picture:
-    """One of a job's pictures; later its pixels, and what was found in it."""
+    """One of a job's pictures. The job does not know it: a circle of the two would keep the pixels
+    in memory until Python looks for circles."""
 
     job: _Job
+    number: int
     source: Source
     image: Image = field(init=False)
-    found: Detections | list[Face] = field(init=False)
 
 
 class Batcher:
@@ -127,26 +128,24 @@ class Batcher:
         self,
         engine: Engine,
         sources: Sequence[Source],
-        finish: Callable[[list[Image], list[Detections]], T],
+        finish: Callable[[Sequence[Image], Sequence[Detections]], T],
     ) -> Future[T]:
         """What ``finish`` makes, in one of the threads, of pictures and the faces in each, as
         :meth:`threedfa.FaceDetector.detect` finds them."""
-        return self._put(_Job(engine, False, finish), sources)
+        return self._put(_Job(engine, False, finish, len(sources)), sources)
 
     def analyze(
         self,
         engine: Engine,
         sources: Sequence[Source],
-        finish: Callable[[list[Image], list[list[Face]]], T],
+        finish: Callable[[Sequence[Image], Sequence[list[Face]]], T],
     ) -> Future[T]:
         """The same with the faces as :meth:`threedfa.FaceAnalyzer.analyze` finds them."""
-        return self._put(_Job(engine, True, finish), sources)
+        return self._put(_Job(engine, True, finish, len(sources)), sources)
 
     def _put(self, job: _Job, sources: Sequence[Source]) -> Future[Any]:
-        job.pictures = [_Picture(job, source) for source in sources]
-        job.unseen = len(sources)
-        for picture in job.pictures:
-            self._pictures.put(picture)
+        for number, source in enumerate(sources):
+            self._pictures.put(_Picture(job, number, source))
         return job.future
 
     def _run(self) -> None:
@@ -222,17 +221,15 @@ class Batcher:
     def _deliver(self, picture: _Picture, found: Detections | list[Face]) -> None:
         self._metrics.pictures.inc()
         self._metrics.faces.inc(len(found))
-        picture.found = found
         job = picture.job
         with self._lock:
-            job.unseen -= 1
-            if job.unseen:
+            job.found[picture.number] = picture.image, found
+            if len(job.found) < job.count:
                 return
+        images, results = zip(*(job.found[number] for number in range(job.count)), strict=True)
         try:
             with self._metrics.stage("encode"):
-                answer = job.finish(
-                    [each.image for each in job.pictures], [each.found for each in job.pictures]
-                )
+                answer = job.finish(images, results)
         except Exception as error:
             job.fail(error)
             return

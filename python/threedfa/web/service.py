@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Any, TypeVar
 
 import anyio
 from fastapi import Depends, Query
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from ..analyzer import FaceAnalyzer
@@ -106,6 +106,7 @@ class Service:
         }
         self.capacity = Capacity(settings.limits)
         self._engines = {name: Engine.of(each) for name, each in self._analyzers.items()}
+        self._engine = lru_cache(maxsize=64)(self._adjusted_engine)
         # PyTorch has threads of its own for the whole process.
         threads = 1 if settings.backend == "torch" else settings.num_threads or available_cpus()
         self.metrics = Metrics(self.capacity.queued)
@@ -127,6 +128,13 @@ class Service:
         if pack not in self.packs:
             raise Problem(422, f"pack: expected one of {', '.join(self.packs)}, got {pack!r}")
         return pack
+
+    def _adjusted_engine(self, options: Options) -> Engine:
+        return self._engines[self._pack_name(options.pack)].adjusted(
+            score_threshold=options.score_threshold,
+            iou_threshold=options.iou_threshold,
+            max_faces=min(options.max_faces or self.limits.faces, self.limits.faces),
+        )
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do what takes the processor some time without stopping others."""
@@ -156,7 +164,7 @@ class Service:
     ) -> Response:
         """What ``answer`` makes, in a thread, of the pictures and the boxes in each."""
 
-        def finish(images: list[Image], found: list[Detections]) -> Response:
+        def finish(images: Sequence[Image], found: Sequence[Detections]) -> Response:
             return answer(list(zip(uploads, images, found, strict=True)))
 
         return await self._run(request, uploads, options, self.batcher.detect, finish)
@@ -170,7 +178,7 @@ class Service:
     ) -> Response:
         """What ``answer`` makes, in a thread, of the pictures and the faces in each."""
 
-        def finish(images: list[Image], found: list[list[Face]]) -> Response:
+        def finish(images: Sequence[Image], found: Sequence[list[Face]]) -> Response:
             return answer(
                 [
                     Scene(upload.name, image, faces)
@@ -186,13 +194,9 @@ class Service:
         uploads: Sequence[Upload],
         options: Options,
         ask: Callable[[Engine, Sequence[Source], Any], Future[Response]],
-        finish: Callable[[list[Image], Any], Response],
+        finish: Callable[[Sequence[Image], Any], Response],
     ) -> Response:
-        engine = self._engines[self._pack_name(options.pack)].adjusted(
-            score_threshold=options.score_threshold,
-            iou_threshold=options.iou_threshold,
-            max_faces=min(options.max_faces or self.limits.faces, self.limits.faces),
-        )
+        engine = self._engine(options)
         lease = lease_of(request)
         lease.take_place()
         sources = [
@@ -225,16 +229,13 @@ async def _unless_gone(request: Request, answer: asyncio.Future[T]) -> T:
         answer.cancel()
 
 
-def lease_of(request: Request) -> Lease:
+def lease_of(request: HTTPConnection) -> Lease:
     """What a request holds, which the gate gives back at its end."""
     lease: Lease = request.state.lease
     return lease
 
 
-async def service_of(request: Request) -> Service:
+def service_of(request: HTTPConnection) -> Service:
     """The service that answers a request."""
     service: Service = request.app.state.service
     return service
-
-
-ServiceState = Annotated[Service, Depends(service_of)]
