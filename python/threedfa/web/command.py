@@ -48,7 +48,6 @@ def serve(options: argparse.Namespace) -> int:
         host=options.host,
         port=options.port,
         workers=workers,
-        loop="asyncio",
         ws="none",
         limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=_IDLE_SECONDS,
