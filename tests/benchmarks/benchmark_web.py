@@ -77,9 +77,8 @@ class Load:
         median, p99 = np.quantile(self.latencies, [0.5, 0.99])
         worst = max(difference(body, expected[which]) for which, body in self.answers)
         clients = 1000 * self.clients_cpu / self.server.pictures
-        print(
-            f"{self.title}: answers {dict(Counter(self.statuses))}, {len(self.broken)} broken connections"
-        )
+        answers = dict(Counter(self.statuses))
+        print(f"{self.title}: answers {answers}, {len(self.broken)} broken connections")
         print(f"  {self.server}, and {clients:.2f} ms of the clients")
         print(f"  latency: median {median:.3f} s, p99 {p99:.3f} s, ratio {p99 / median:.2f}")
         print(f"  memory: {early / MEGABYTE:.0f} MB early, {late / MEGABYTE:.0f} MB at the end")
