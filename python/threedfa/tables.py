@@ -88,6 +88,7 @@ def faces_to_dict(
     landmark_sets: Sequence[str] = (),
     blendshapes: bool = False,
     vertices: bool = False,
+    arrays: bool = False,
 ) -> dict[str, Any]:
     """One image's faces as a dictionary of numbers, strings, lists and dictionaries for JSON.
 
@@ -100,6 +101,8 @@ def faces_to_dict(
         landmark_sets: sets to give beside the 68 landmarks, by their names.
         blendshapes: whether to give ARKit's blend shapes, too.
         vertices: whether to give the dense vertices, too.
+        arrays: whether to leave numbers as NumPy's, in arrays in place of lists, for a writer that
+            knows them and writes the shortest digits itself, as orjson does.
 
     Raises:
         PackError: if the pack lacks a landmark set or ARKit's names of its expressions.
@@ -107,6 +110,7 @@ def faces_to_dict(
             name is not known.
     """
     height, width = image_size
+    fields = [_face_fields(face, landmark_sets, blendshapes, vertices) for face in faces]
     return {
         "schema_version": SCHEMA_VERSION,
         "image": {
@@ -114,7 +118,7 @@ def faces_to_dict(
             "height": int(height),
             "width": int(width),
         },
-        "faces": [_face_to_dict(face, landmark_sets, blendshapes, vertices) for face in faces],
+        "faces": fields if arrays else [_plain(face) for face in fields],
     }
 
 
@@ -306,41 +310,50 @@ def _json_lines(
     ]
 
 
-def _face_to_dict(
+def _face_fields(
     face: FaceFields, landmark_sets: Sequence[str], blendshapes: bool, vertices: bool
 ) -> dict[str, Any]:
+    """Checked arrays and NumPy's numbers by their names."""
     pose = face.pose
-    fields = {
-        "bbox": _numbers("bbox", face.bbox, (4,)),
-        "score": _numbers("score", face.score, ()),
-        "roi": _numbers("roi", face.roi, (4,)),
+    fields: dict[str, Any] = {
+        "bbox": _checked("bbox", face.bbox, (4,)),
+        "score": _checked("score", face.score, ())[()],
+        "roi": _checked("roi", face.roi, (4,)),
         "pose": {
-            "yaw": _numbers("yaw", pose.yaw, ()),
-            "pitch": _numbers("pitch", pose.pitch, ()),
-            "roll": _numbers("roll", pose.roll, ()),
-            "rotation": _numbers("rotation", pose.rotation, (3, 3)),
-            "translation": _numbers("translation", pose.translation, (3,)),
-            "scale": _numbers("scale", pose.scale, ()),
+            "yaw": _checked("yaw", pose.yaw, ())[()],
+            "pitch": _checked("pitch", pose.pitch, ())[()],
+            "roll": _checked("roll", pose.roll, ())[()],
+            "rotation": _checked("rotation", pose.rotation, (3, 3)),
+            "translation": _checked("translation", pose.translation, (3,)),
+            "scale": _checked("scale", pose.scale, ())[()],
         },
-        "landmarks": _numbers("landmarks", face.landmarks, (_LANDMARKS, 3)),
-        "params": _numbers("params", face.params, (None,)),
-        "shape_coeffs": _numbers("shape_coeffs", face.shape_coeffs, (None,)),
-        "expression_coeffs": _numbers("expression_coeffs", face.expression_coeffs, (None,)),
+        "landmarks": _checked("landmarks", face.landmarks, (_LANDMARKS, 3)),
+        "params": _checked("params", face.params, (None,)),
+        "shape_coeffs": _checked("shape_coeffs", face.shape_coeffs, (None,)),
+        "expression_coeffs": _checked("expression_coeffs", face.expression_coeffs, (None,)),
     }
     if face.confidence is not None:
-        fields["confidence"] = _numbers("confidence", face.confidence, ())
+        fields["confidence"] = _checked("confidence", face.confidence, ())[()]
     if landmark_sets:
         fields["landmark_sets"] = {
-            name: _numbers(name, face.landmarks_in(name), (None, 3)) for name in landmark_sets
+            name: _checked(name, face.landmarks_in(name), (None, 3)) for name in landmark_sets
         }
     if blendshapes:
-        weights = np.array([*face.blendshapes.values()], np.float32)
-        fields["blendshapes"] = dict(
-            zip(face.blendshapes, _numbers("blendshapes", weights, (None,)), strict=True)
-        )
+        weights = face.blendshapes
+        values = _checked("blendshapes", np.array([*weights.values()], np.float32), (None,))
+        fields["blendshapes"] = dict(zip(weights, values, strict=True))
     if vertices:
-        fields["vertices"] = _numbers("vertices", face.vertices, (None, 3))
+        fields["vertices"] = _checked("vertices", face.vertices, (None, 3))
     return fields
+
+
+def _plain(values: Any) -> Any:
+    """Python's floats and lists for NumPy's."""
+    if not isinstance(values, dict):
+        return _digits(values)
+    if all(isinstance(value, np.float32) for value in values.values()):  # all at once: faster
+        return dict(zip(values, _digits(np.array([*values.values()], np.float32)), strict=True))
+    return {name: _plain(value) for name, value in values.items()}
 
 
 def _face_from_dict(fields: Mapping[str, Any], model: MorphableModel) -> Face:
@@ -364,11 +377,16 @@ def _face_from_dict(fields: Mapping[str, Any], model: MorphableModel) -> Face:
 
 
 def _numbers(name: str, values: Any, shape: tuple[int | None, ...]) -> Any:
-    """Checked values as (nested lists of) Python floats with the shortest digits of their dtype:
-    for float32 0.1 rather than 0.10000000149011612."""
-    array = _checked(name, values, shape)
-    many = array.dtype == np.float32 and array.size >= _MANY
-    return (_shortest(array) if many else array.astype(str).astype(np.float64)).tolist()
+    """Checked values as `_digits`."""
+    return _digits(_checked(name, values, shape))
+
+
+def _digits(values: NDArray[Any] | np.floating[Any]) -> Any:
+    """Values as (nested lists of) Python floats with the shortest digits of their dtype: for
+    float32 0.1 rather than 0.10000000149011612."""
+    if isinstance(values, np.ndarray) and values.dtype == np.float32 and values.size >= _MANY:
+        return _shortest(values).tolist()
+    return values.astype(str).astype(np.float64).tolist()
 
 
 def _shortest(array: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -43,7 +43,10 @@ from web_server import Picture, Server, build_web_pack, picture, png, serving
 hypothesis = pytest.importorskip("hypothesis")
 pytest.importorskip("uvicorn", reason="needs the extra [web]")
 
+from hypothesis import strategies as st  # noqa: E402
+
 from threedfa.client import AsyncClient, Client  # noqa: E402
+from threedfa.web.answers import json_answer  # noqa: E402
 
 TWO, ONE, NONE = picture((0, 0), (128, 64)), picture((64, 32)), picture()
 
@@ -127,6 +130,14 @@ def test_align_gives_the_document_of_the_command_line(
     faces = analyzer.analyze(TWO)
     expected = document(("0.png", TWO, faces), ("1.png", NONE, []), landmark_sets=["five"])
     assert entries == expected
+
+
+@hypothesis.given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=50))
+def test_numbers_are_the_shortest_that_give_them_back(numbers: list[float]) -> None:
+    array = np.array(numbers, np.float32)
+    found = json.loads(json_answer([array, array[::2], *array]).body)
+    expected = [float(str(number)) for number in array]
+    assert found == [expected, expected[::2], *expected]
 
 
 def test_align_with_vertices(http: httpx.Client, analyzer: FaceAnalyzer) -> None:

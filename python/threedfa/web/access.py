@@ -3,78 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import AsyncIterator
-from typing import Annotated
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
+from starlette.requests import HTTPConnection
 
 from .problems import Problem
-from .service import ServiceState
-
-_Bearer = Annotated[
-    HTTPAuthorizationCredentials | None,
-    Depends(HTTPBearer(auto_error=False, description="An API key, where the server asks for one.")),
-]
+from .service import lease_of, service_of
 
 
-class Clients:
-    """How many requests each client has. Used from the event loop alone."""
+class Admission(HTTPBearer):
+    """A dependency of routes: lets in those who have a key, where the server asks for one.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._requests: Counter[str] = Counter()
+    Args:
+        counted: only those who do not have too many requests already.
+    """
 
-    def enter(self, client: str) -> None:
-        """Begin a request.
+    def __init__(self, *, counted: bool) -> None:
+        super().__init__(
+            auto_error=False,
+            scheme_name="HTTPBearer",
+            description="An API key, where the server asks for one.",
+        )
+        self._counted = counted
+
+    async def __call__(self, request: HTTPConnection) -> None:
+        """Let a request in.
 
         Raises:
-            Problem: 429 if the client has too many already.
+            Problem: 401, 429.
         """
-        if self._requests[client] >= self._most:
-            raise Problem.retry(
-                429, f"expected at most {self._most} requests of one client at the same time"
-            )
-        self._requests[client] += 1
-
-    def leave(self, client: str) -> None:
-        """End it."""
-        self._requests[client] -= 1
-        if not self._requests[client]:
-            del self._requests[client]
-
-
-async def check_key(bearer: _Bearer, service: ServiceState) -> None:
-    """Refuse whoever has no key.
-
-    Raises:
-        Problem: 401.
-    """
-    keys = service.settings.api_keys
-    if keys is not None and (bearer is None or bearer.credentials not in keys):
-        raise Problem(
-            401,
-            "expected an API key in the header 'Authorization: Bearer KEY'",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-
-
-async def count_client(
-    request: Request, bearer: _Bearer, service: ServiceState
-) -> AsyncIterator[None]:
-    """Refuse a client that has too many requests already; known by its key or its address.
-
-    Raises:
-        Problem: 429.
-    """
-    if service.settings.api_keys is not None and bearer is not None:
-        client = hashlib.sha256(bearer.credentials.encode()).hexdigest()
-    else:
         client = request.client.host if request.client else ""
-    clients: Clients = request.app.state.clients
-    clients.enter(client)
-    try:
-        yield
-    finally:
-        clients.leave(client)
+        keys = service_of(request).settings.api_keys
+        if keys is not None:
+            bearer = await super().__call__(request)
+            if bearer is None or bearer.credentials not in keys:
+                raise Problem(
+                    401,
+                    "expected an API key in the header 'Authorization: Bearer KEY'",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+            client = hashlib.sha256(bearer.credentials.encode()).hexdigest()
+        if self._counted:
+            lease_of(request).name_client(client)

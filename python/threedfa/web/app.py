@@ -14,7 +14,6 @@ from starlette.responses import FileResponse, Response
 
 from .. import __version__
 from . import legacy, routes
-from .access import Clients
 from .gate import Gate
 from .problems import handle_problems
 from .service import Service
@@ -50,7 +49,6 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    app.state.clients = Clients(settings.limits.client_requests)
     app.add_middleware(
         Gate, limits=settings.limits, capacity=service.capacity, metrics=service.metrics
     )

@@ -1,4 +1,5 @@
-"""Threads that run the networks; faces of the pictures that wait go through together."""
+"""Threads that turn pictures into answers; faces of those that wait go through the regressor
+together."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,10 @@ from ..face import Face
 from .metrics import Metrics
 
 Image = NDArray[np.uint8]
+T = TypeVar("T")
+
+Source: TypeAlias = Callable[[], Image]
+"""Gives a decoded picture."""
 
 _GROUP: Final = 8  # pictures that one thread takes at once, so that the first does not wait long
 
@@ -53,46 +58,39 @@ class Engine:
 
 @dataclass
 class _Job:
-    """The pictures of one request; the future is for their `Detections` or their faces."""
+    """One request. The future is for what ``finish`` makes of its pictures and of what was found in
+    each, `Detections` or faces."""
 
     engine: Engine
-    images: Sequence[Image]
     align: bool
+    finish: Callable[[Sequence[Image], Sequence[Any]], Any]
+    count: int  # of pictures
+    found: dict[int, tuple[Image, Any]] = field(default_factory=dict)
     future: Future[Any] = field(default_factory=Future)
-    results: dict[int, Any] = field(default_factory=dict)
     start: float = field(default_factory=time.perf_counter)
-
-    def deliver(self, number: int, result: Any) -> None:
-        """What has been found in one picture."""
-        self.results[number] = result
-        if len(self.results) == len(self.images):
-            # Two threads may both see the last result; the request may be gone.
-            with suppress(InvalidStateError):
-                self.future.set_result([self.results[i] for i in range(len(self.images))])
 
     def fail(self, error: Exception) -> None:
         """Let the whole request fail."""
-        with suppress(InvalidStateError):
+        with suppress(InvalidStateError):  # the client may be gone
             self.future.set_exception(error)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Picture:
-    """One of a job's pictures."""
+    """One of a job's pictures. The job does not know it: a circle of the two would keep the pixels
+    in memory until Python looks for circles."""
 
     job: _Job
     number: int
-
-    @property
-    def image(self) -> Image:
-        return self.job.images[self.number]
+    source: Source
+    image: Image = field(init=False)
 
 
 class Batcher:
     """Runs detectors and aligners in threads of its own, from `start` to `stop`.
 
-    Each thread takes its share of the pictures that wait, finds the faces in one after the other,
-    and aligns all of them in one run of the regressor.
+    Each thread takes its share of the pictures that wait, decodes them and finds the faces in one
+    after the other, aligns all of them in one run of the regressor, and makes the answers.
 
     Args:
         threads: how many.
@@ -126,17 +124,28 @@ class Batcher:
         """Whether there is somebody to work."""
         return all(thread.is_alive() for thread in self._threads)
 
-    def detect(self, engine: Engine, images: Sequence[Image]) -> Future[list[Detections]]:
-        """Faces of each image, as :meth:`threedfa.FaceDetector.detect` finds them."""
-        return self._put(_Job(engine, images, align=False))
+    def detect(
+        self,
+        engine: Engine,
+        sources: Sequence[Source],
+        finish: Callable[[Sequence[Image], Sequence[Detections]], T],
+    ) -> Future[T]:
+        """What ``finish`` makes, in one of the threads, of pictures and the faces in each, as
+        :meth:`threedfa.FaceDetector.detect` finds them."""
+        return self._put(_Job(engine, False, finish, len(sources)), sources)
 
-    def analyze(self, engine: Engine, images: Sequence[Image]) -> Future[list[list[Face]]]:
-        """Faces of each image, as :meth:`threedfa.FaceAnalyzer.analyze` finds them."""
-        return self._put(_Job(engine, images, align=True))
+    def analyze(
+        self,
+        engine: Engine,
+        sources: Sequence[Source],
+        finish: Callable[[Sequence[Image], Sequence[list[Face]]], T],
+    ) -> Future[T]:
+        """The same with the faces as :meth:`threedfa.FaceAnalyzer.analyze` finds them."""
+        return self._put(_Job(engine, True, finish, len(sources)), sources)
 
-    def _put(self, job: _Job) -> Future[Any]:
-        for number in range(len(job.images)):
-            self._pictures.put(_Picture(job, number))
+    def _put(self, job: _Job, sources: Sequence[Source]) -> Future[Any]:
+        for number, source in enumerate(sources):
+            self._pictures.put(_Picture(job, number, source))
         return job.future
 
     def _run(self) -> None:
@@ -144,7 +153,8 @@ class Batcher:
             with self._lock:
                 self._busy += 1
                 alone = self._busy == 1 and len(pictures) == 1 and self._pictures.empty()
-            self._serve([picture for picture in pictures if not picture.job.future.done()], alone)
+            self._serve(pictures, alone)
+            del pictures  # while this thread waits for others
             with self._lock:
                 self._busy -= 1
 
@@ -170,8 +180,12 @@ class Batcher:
         found: dict[FaceAligner, list[tuple[_Picture, Detections]]] = {}
         for picture in pictures:
             job = picture.job
+            if job.future.done():  # failed or given up
+                continue
             detector, aligner = job.engine.alone if alone else job.engine.among_others
             try:
+                with self._metrics.stage("decode"):
+                    picture.image = picture.source()
                 with self._metrics.stage("detect"):
                     detections = detector.detect_loaded(picture.image)
             except Exception as error:  # belongs to this request, whatever it is
@@ -207,4 +221,17 @@ class Batcher:
     def _deliver(self, picture: _Picture, found: Detections | list[Face]) -> None:
         self._metrics.pictures.inc()
         self._metrics.faces.inc(len(found))
-        picture.job.deliver(picture.number, found)
+        job = picture.job
+        with self._lock:
+            job.found[picture.number] = picture.image, found
+            if len(job.found) < job.count:
+                return
+        images, results = zip(*(job.found[number] for number in range(job.count)), strict=True)
+        try:
+            with self._metrics.stage("encode"):
+                answer = job.finish(images, results)
+        except Exception as error:
+            job.fail(error)
+            return
+        with suppress(InvalidStateError):
+            job.future.set_result(answer)

@@ -1,22 +1,27 @@
-"""What all requests together hold: memory and places in the queue."""
+"""What all requests together hold: memory, places in the queue, and how many a client has."""
 
 from __future__ import annotations
+
+import threading
+from collections import Counter
 
 from .problems import Problem
 from .settings import Limits
 
 
 class Capacity:
-    """The memory and the places that are free. Used from the event loop alone."""
+    """What is free, given out by leases. May be used from many threads at once."""
 
     def __init__(self, limits: Limits) -> None:
+        self.lock = threading.Lock()
         self.memory = limits.memory_bytes
         self.places = limits.queue
-        self._all_places = limits.queue
+        self.clients: Counter[str] = Counter()
+        self.limits = limits
 
     def queued(self) -> int:
         """Requests that have a place."""
-        return self._all_places - self.places
+        return self.limits.queue - self.places
 
     def lease(self) -> Lease:
         """For a new request, which holds nothing yet."""
@@ -24,12 +29,14 @@ class Capacity:
 
 
 class Lease:
-    """What one request holds."""
+    """What one request holds, until it is over."""
 
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
         self._memory = 0
         self._places = 0
+        self._client: str | None = None
+        self._over = False
 
     def take_memory(self, count: int) -> None:
         """Bytes.
@@ -37,10 +44,12 @@ class Lease:
         Raises:
             Problem: 503 where so much is not free.
         """
-        if count > self._capacity.memory:
-            raise Problem.retry(503, "the server's memory is full")
-        self._capacity.memory -= count
-        self._memory += count
+        with self._capacity.lock:
+            # A thread may still work for a request that is over, whose client is gone.
+            if self._over or count > self._capacity.memory:
+                raise Problem.retry(503, "the server's memory is full")
+            self._capacity.memory -= count
+            self._memory += count
 
     def take_place(self) -> None:
         """In the queue.
@@ -48,18 +57,44 @@ class Lease:
         Raises:
             Problem: 503 where none is free.
         """
-        if self._capacity.places < 1:
-            raise Problem.retry(503, "the server's queue is full")
-        self._capacity.places -= 1
-        self._places += 1
+        with self._capacity.lock:
+            if self._capacity.places < 1:
+                raise Problem.retry(503, "the server's queue is full")
+            self._capacity.places -= 1
+            self._places += 1
 
     def give_place(self) -> None:
         """Back, where one was taken."""
-        self._capacity.places += self._places
-        self._places = 0
+        with self._capacity.lock:
+            self._give_place()
+
+    def name_client(self, client: str) -> None:
+        """Whose request it is.
+
+        Raises:
+            Problem: 429 if the client has too many already.
+        """
+        most = self._capacity.limits.client_requests
+        with self._capacity.lock:
+            if self._capacity.clients[client] >= most:
+                raise Problem.retry(
+                    429, f"expected at most {most} requests of one client at the same time"
+                )
+            self._capacity.clients[client] += 1
+            self._client = client
 
     def release(self) -> None:
-        """Give everything back."""
-        self.give_place()
-        self._capacity.memory += self._memory
-        self._memory = 0
+        """Give everything back: the request is over."""
+        with self._capacity.lock:
+            self._over = True
+            self._give_place()
+            self._capacity.memory += self._memory
+            self._memory = 0
+            if self._client is not None:
+                self._capacity.clients[self._client] -= 1
+                if not self._capacity.clients[self._client]:
+                    del self._capacity.clients[self._client]
+
+    def _give_place(self) -> None:
+        self._capacity.places += self._places
+        self._places = 0

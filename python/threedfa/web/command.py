@@ -15,6 +15,9 @@ from .app import create_app
 from .settings import settings_of
 
 _CONNECTIONS: Final = 1000  # about as many files as a process may have open
+# Longer than clients and proxies keep an idle connection (httpx 5 s, nginx 60 s): the end that
+# closes one just when the other sends a request on it breaks that request off.
+_IDLE_SECONDS: Final = 75
 _START_SECONDS: Final = 60  # until a worker answers its parent, which else starts another
 
 
@@ -45,9 +48,9 @@ def serve(options: argparse.Namespace) -> int:
         host=options.host,
         port=options.port,
         workers=workers,
-        loop="asyncio",
         ws="none",
         limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_worker_healthcheck=_START_SECONDS,
         server_header=False,
         proxy_headers=bool(options.trusted_proxies),

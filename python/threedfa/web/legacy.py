@@ -17,12 +17,12 @@ from starlette.responses import Response
 
 from .. import compat
 from ..face import Face
-from .access import check_key, count_client
+from .access import Admission
 from .answers import ZIP, encode_picture, json_answer, zip_answer
 from .pictures import MULTIPART, Upload, decode_base64, files_in, media_type, read_form
 from .problems import Problem
 from .routes import PROBLEMS
-from .service import Options, Scene, Service, ServiceState
+from .service import Options, Scene, service_of
 
 _SCORE: Final = 0.85  # of ThreeDFA's detector
 _THRESHOLD: Final = r"^\d{1,6},\d{1,6}$"
@@ -30,7 +30,7 @@ _COLOR: Final = "^#?[0-9A-Fa-f]{6}$"
 
 router = APIRouter(
     tags=["ThreeDFA's routes"],
-    dependencies=[Depends(check_key), Depends(count_client)],
+    dependencies=[Depends(Admission(counted=True))],
     default_response_class=Response,
 )
 
@@ -86,10 +86,10 @@ def _answers(kind: str) -> dict[int | str, dict[str, Any]]:
 
 
 @router.post("/detect", openapi_extra=_FILE, responses=_answers("application/json"))
-async def detect(request: Request, query: _LegacyQuery, service: ServiceState) -> Response:
+async def detect(request: Request, query: _LegacyQuery) -> Response:
     """Boxes and landmarks of the picture in the field ``bin_image``."""
-    upload = await _file(request, service)
-    return await _describe(request, query, service, upload)
+    upload = await _file(request)
+    return await _describe(request, query, upload)
 
 
 @router.post(
@@ -97,17 +97,17 @@ async def detect(request: Request, query: _LegacyQuery, service: ServiceState) -
     openapi_extra=_body("b64_image", format="byte"),
     responses=_answers("application/json"),
 )
-async def b64_detect(request: Request, query: _LegacyQuery, service: ServiceState) -> Response:
+async def b64_detect(request: Request, query: _LegacyQuery) -> Response:
     """The same of the base64 text in the field ``b64_image``."""
-    text = (await _form(request, service)).get("b64_image")
+    text = (await _form(request)).get("b64_image")
     if text is None or isinstance(text, UploadFile):
         raise Problem(400, "expected the form field b64_image with a picture as base64")
-    upload = Upload(None, await service.in_thread(lambda: decode_base64(text)))
-    return await _describe(request, query, service, upload)
+    upload = Upload(None, await service_of(request).in_thread(lambda: decode_base64(text)))
+    return await _describe(request, query, upload)
 
 
 @router.post("/detect/crop", openapi_extra=_FILE, responses=_answers(ZIP))
-async def crop(request: Request, query: _LegacyQuery, service: ServiceState) -> Response:
+async def crop(request: Request, query: _LegacyQuery) -> Response:
     """The boxes of the picture, cut out: a zip of ``0.png``, ``1.png``, …"""
 
     def cut(scene: Scene) -> Response:
@@ -115,14 +115,13 @@ async def crop(request: Request, query: _LegacyQuery, service: ServiceState) -> 
         files = [encode_picture(str(i), picture, "png") for i, picture in enumerate(crops)]
         return zip_answer(files, "crops")
 
-    return await _picture(request, query, service, cut)
+    return await _picture(request, query, cut)
 
 
 @router.post("/detect/overlay", openapi_extra=_FILE, responses=_answers("image/png"))
 async def overlay(
     request: Request,
     query: _LegacyQuery,
-    service: ServiceState,
     dot_color: Annotated[str, Query(pattern=_COLOR)] = "#00FF80",
 ) -> Response:
     """The picture with the landmarks drawn over it."""
@@ -136,20 +135,19 @@ async def overlay(
             )
         return _png(drawn)
 
-    return await _picture(request, query, service, draw)
+    return await _picture(request, query, draw)
 
 
 @router.post("/detect/dense/{mode}", openapi_extra=_FILE, responses=_answers("image/png"))
 async def dense(
     request: Request,
     query: _LegacyQuery,
-    service: ServiceState,
     mode: Annotated[Literal["base", "depth", "pncc", "uvtex"], Path()],
 ) -> Response:
     """The picture with lit meshes, depth or PNCC over it; or textures side by side."""
 
     def draw(scene: Scene) -> Response:
-        model = service.analyzer(None).model
+        model = service_of(request).analyzer(None).model
         meshes = [face.vertices.T for face in scene.faces]
         triangles = np.ascontiguousarray(model.triangles[:, ::-1])  # ThreeDFA's are clockwise
         if mode == "uvtex" and not meshes:
@@ -162,43 +160,48 @@ async def dense(
         }
         return _png(painters[mode]())
 
-    return await _picture(request, query, service, draw)
+    return await _picture(request, query, draw)
 
 
-async def _form(request: Request, service: Service) -> Any:
-    kind = media_type(request)
+async def _form(request: Request) -> Any:
+    kind, limits = media_type(request), service_of(request).limits
     if kind == MULTIPART:
-        return await read_form(request, service.limits)
+        return await read_form(request, limits)
     if kind == "application/x-www-form-urlencoded":
-        return await request.form(max_part_size=service.limits.upload_bytes)
+        return await request.form(max_part_size=limits.upload_bytes)
     raise Problem(415, f"expected a body of {MULTIPART}, got {kind or 'none'}")
 
 
-async def _file(request: Request, service: Service) -> Upload:
-    uploads = await files_in(await _form(request, service), "bin_image")
+async def _file(request: Request) -> Upload:
+    uploads = await files_in(await _form(request), "bin_image")
     if len(uploads) > 1:
         raise Problem(400, f"bin_image: expected one picture, got {len(uploads)}")
     return uploads[0]
 
 
-async def _scene(request: Request, query: _Query, service: Service, upload: Upload) -> Scene:
-    """The picture with those of its faces that ThreeDFA would have kept."""
-    options = Options(score_threshold=_SCORE)
-    (scene,) = await service.analyze(request, [upload], options)
-    return Scene(scene.name, scene.image, [face for face in scene.faces if query.keeps(face)])
-
-
-async def _picture(
-    request: Request, query: _Query, service: Service, make: Callable[[Scene], Response]
+async def _answer(
+    request: Request,
+    query: _Query,
+    upload: Upload,
+    make: Callable[[Scene], Response],
 ) -> Response:
-    scene = await _scene(request, query, service, await _file(request, service))
-    return await service.encode(request, lambda: make(scene))
+    """Made of the picture and those of its faces that ThreeDFA would have kept."""
+
+    def answer(scenes: Sequence[Scene]) -> Response:
+        (scene,) = scenes
+        kept = [face for face in scene.faces if query.keeps(face)]
+        return make(Scene(scene.name, scene.image, kept))
+
+    options = Options(score_threshold=_SCORE)
+    return await service_of(request).analyze(request, [upload], options, answer)
 
 
-async def _describe(request: Request, query: _Query, service: Service, upload: Upload) -> Response:
-    scene = await _scene(request, query, service, upload)
+async def _picture(request: Request, query: _Query, make: Callable[[Scene], Response]) -> Response:
+    return await _answer(request, query, await _file(request), make)
 
-    def answer() -> Response:
+
+async def _describe(request: Request, query: _Query, upload: Upload) -> Response:
+    def describe(scene: Scene) -> Response:
         original = base64.b64encode(upload.content).decode() if query.return_original else None
         return json_answer(
             {
@@ -214,7 +217,7 @@ async def _describe(request: Request, query: _Query, service: Service, upload: U
             }
         )
 
-    return await service.encode(request, answer)
+    return await _answer(request, query, upload, describe)
 
 
 def _landmarks(face: Face, whole: bool) -> Sequence[Any]:

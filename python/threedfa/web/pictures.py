@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,8 +17,9 @@ from starlette.requests import Request
 
 from ..errors import ImageError
 from ..image import encoded_size, load_image
+from .capacity import Lease
 from .problems import Problem
-from .settings import Limits
+from .settings import BYTES_PER_PIXEL, Limits
 
 MULTIPART: Final = "multipart/form-data"
 JSON: Final = "application/json"
@@ -32,28 +33,6 @@ class Upload:
 
     name: str | None
     content: bytes
-
-    def pixels(self, limits: Limits) -> int:
-        """Their number, from the header alone.
-
-        Raises:
-            Problem: 413 if there are too many.
-            ImageError: if it is no picture.
-        """
-        height, width = encoded_size(self.content)
-        if height * width > limits.pixels:
-            raise Problem(
-                413, f"expected at most {limits.pixels} pixels in a picture, got {width} x {height}"
-            )
-        return height * width
-
-    def decode(self, limits: Limits) -> NDArray[np.uint8]:
-        """The picture.
-
-        Raises:
-            ImageError: if it cannot be decoded.
-        """
-        return load_image(self.content, max_pixels=limits.pixels)
 
 
 def media_type(request: Request) -> str:
@@ -94,9 +73,11 @@ async def files_in(form: FormData, field: str) -> list[Upload]:
     for value in form.getlist(field):
         if not isinstance(value, UploadFile):
             raise Problem(400, f"{field}: expected a file with a file name, got text")
-        if "\0" in (value.filename or ""):
+        # The form says how its names are encoded, and so what they may turn into.
+        name = (value.filename or "").encode("utf-8", "replace").decode()
+        if "\0" in name:
             raise Problem(400, f"{field}: expected a file name without null characters")
-        uploads.append(Upload(value.filename or None, await value.read()))
+        uploads.append(Upload(name or None, await value.read()))
     if not uploads:
         found = ", ".join(sorted(form)) or "none"
         raise Problem(400, f"expected a picture in the field {field!r}, got the fields: {found}")
@@ -136,21 +117,26 @@ def decode_base64(text: object) -> bytes:
         raise Problem(400, f"expected a picture as base64: {error}") from error
 
 
-def check_pictures(uploads: Sequence[Upload], limits: Limits) -> int:
-    """Pixels of all.
+def decode(upload: Upload, number: int, limits: Limits, lease: Lease) -> NDArray[np.uint8]:
+    """The picture in an upload, the number so and so of its request; CPU work, for threads.
 
     Raises:
-        Problem: naming the picture that is none or is too large.
+        Problem: 413 if it is too large, which its header says, 422 if it is none, 503 if there is
+            no memory for it.
     """
-    total = 0
-    for number, upload in enumerate(uploads):
-        try:
-            total += upload.pixels(limits)
-        except ImageError as error:
-            raise Problem(422, f"picture {number}: {error}") from error
-        except Problem as error:
-            raise Problem(error.status, f"picture {number}: {error.detail}") from error
-    return total
+    try:
+        height, width = encoded_size(upload.content)
+        pixels = height * width
+        if pixels > limits.pixels:
+            raise Problem(
+                413,
+                f"picture {number}: expected at most {limits.pixels} pixels in a picture, "
+                f"got {width} x {height}",
+            )
+        lease.take_memory(BYTES_PER_PIXEL * pixels)
+        return load_image(upload.content, max_pixels=limits.pixels)
+    except ImageError as error:
+        raise Problem(422, f"picture {number}: {error}") from error
 
 
 class _Parser(MultiPartParser):

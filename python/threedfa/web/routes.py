@@ -14,7 +14,7 @@ from ..export import DEFAULT_TEXTURE_SIZE, Space, encode_mesh
 from ..landmark_sets import table_named
 from ..rendering import Mode, render
 from ..textures import uv_texture
-from .access import check_key, count_client
+from .access import Admission
 from .answers import (
     BINARY,
     MESHES,
@@ -36,7 +36,7 @@ from .answers import (
 from .metrics import CONTENT_TYPE
 from .pictures import JSON, MULTIPART
 from .problems import Problem
-from .service import Options, OptionsQuery, Scene, Service, ServiceState
+from .service import Options, OptionsQuery, Scene, service_of
 
 _Fill: TypeAlias = Literal["mirror", "photo"]  # "transparent" would need a fourth channel
 
@@ -130,8 +130,8 @@ _FACES_EXAMPLE: Final = [
 ]
 
 health = APIRouter(prefix="/v1", tags=["server"])
-router = APIRouter(prefix="/v1", dependencies=[Depends(check_key)])
-_limited = [Depends(count_client)]
+router = APIRouter(prefix="/v1")
+_admitted = [Depends(Admission(counted=False))]
 
 _FaceQuery = Annotated[
     int | None, Query(ge=0, description="The number of one face; all if not given.")
@@ -150,26 +150,28 @@ def _answers(description: str, *kinds: str, example: Any = None) -> dict[int | s
     return {200: {"description": description, "content": content}, **PROBLEMS}
 
 
-_BYTES: Final[dict[str, Any]] = {"response_class": Response, "openapi_extra": _PICTURES}
+_BYTES: Final[dict[str, Any]] = {
+    "response_class": Response,
+    "openapi_extra": _PICTURES,
+    "dependencies": [Depends(Admission(counted=True))],
+}
 
 
 @router.post(
     "/detect",
     tags=["faces"],
-    dependencies=_limited,
     responses=_answers("Boxes and scores of each picture.", JSON, example=_BOXES_EXAMPLE),
     **_BYTES,
 )
-async def detect(request: Request, options: OptionsQuery, service: ServiceState) -> Response:
+async def detect(request: Request, options: OptionsQuery) -> Response:
     """Find faces: boxes and scores, best first."""
-    found = await service.detect(request, await service.uploads(request), options)
-    return await service.encode(request, lambda: boxes_json(found))
+    service = service_of(request)
+    return await service.detect(request, await service.uploads(request), options, boxes_json)
 
 
 @router.post(
     "/align",
     tags=["faces"],
-    dependencies=_limited,
     responses=_answers(
         "The faces of each picture.", JSON, NPZ, BINARY, ZIP, example=_FACES_EXAMPLE
     ),
@@ -178,7 +180,6 @@ async def detect(request: Request, options: OptionsQuery, service: ServiceState)
 async def align(
     request: Request,
     options: OptionsQuery,
-    service: ServiceState,
     landmarks: _LandmarksQuery = None,
     vertices: Annotated[bool, Query(description="Dense vertices in the JSON, too.")] = False,
     format: Annotated[
@@ -191,19 +192,20 @@ async def align(
     ] = "json",
 ) -> Response:
     """Find and align faces: boxes, landmarks, pose, parameters, blend shapes, dense vertices."""
-    sets = _landmark_sets(service, options, landmarks)
-    scenes = await service.analyze(request, await service.uploads(request), options)
-    if format == "npz":
-        return await service.encode(request, lambda: faces_npz(scenes, sets))
-    if format == "binary":
-        return await service.encode(request, lambda: faces_binary(scenes))
-    return await service.encode(request, lambda: faces_json(scenes, sets, vertices))
+    sets = _landmark_sets(request, options, landmarks)
+    answers: dict[str, Callable[[Sequence[Scene]], Response]] = {
+        "json": lambda scenes: faces_json(scenes, sets, vertices),
+        "npz": lambda scenes: faces_npz(scenes, sets),
+        "binary": faces_binary,
+    }
+    service = service_of(request)
+    uploads = await service.uploads(request)
+    return await service.analyze(request, uploads, options, answers[format])
 
 
 @router.post(
     "/render/{mode}",
     tags=["pictures"],
-    dependencies=_limited,
     responses=_answers(
         "The picture with its faces drawn over it; of several pictures a zip.",
         *("image/png", "image/jpeg", "image/webp", ZIP),
@@ -213,14 +215,13 @@ async def align(
 async def render_faces(
     request: Request,
     options: OptionsQuery,
-    service: ServiceState,
     mode: Annotated[Mode, Path(description="What to draw.")],
     alpha: Annotated[float | None, Query(ge=0, le=1, description="Opacity.")] = None,
     landmarks: _LandmarksQuery = None,
     format: _FormatQuery = "png",
 ) -> Response:
     """Draw the faces over their picture."""
-    landmark_set = (*_landmark_sets(service, options, landmarks), "ibug68")[0]
+    landmark_set = (*_landmark_sets(request, options, landmarks), "ibug68")[0]
 
     def draw(number: int, scene: Scene) -> list[Named]:
         drawn = render(scene.image, scene.faces, mode, alpha=alpha, landmark_set=landmark_set)
@@ -229,7 +230,6 @@ async def render_faces(
     return await _files(
         request,
         options,
-        service,
         draw,
         lambda files: file_answer(files, picture_type(format), mode),
     )
@@ -238,7 +238,6 @@ async def render_faces(
 @router.post(
     "/texture",
     tags=["pictures"],
-    dependencies=_limited,
     responses=_answers(
         "The texture of one face; of several pictures a zip.",
         *("image/png", "image/jpeg", "image/webp", ZIP),
@@ -248,7 +247,6 @@ async def render_faces(
 async def texture(
     request: Request,
     options: OptionsQuery,
-    service: ServiceState,
     face: Annotated[int, Query(ge=0, description="The number of the face.")] = 0,
     size: Annotated[int, Query(ge=1, le=_LARGEST_TEXTURE)] = DEFAULT_TEXTURE_SIZE,
     fill: Annotated[_Fill, Query(description="What to show that the picture does not.")] = "mirror",
@@ -260,12 +258,11 @@ async def texture(
         skin = uv_texture(scene.image, _chosen(scene, face, number)[0], size=size, fill=fill)
         return [encode_picture(str(number), skin, format)]
 
-    if service.analyzer(options.pack).model.uv is None:
+    if service_of(request).analyzer(options.pack).model.uv is None:
         raise Problem(422, "expected a pack whose model has texture coordinates")
     return await _files(
         request,
         options,
-        service,
         lay_out,
         lambda files: file_answer(files, picture_type(format), "texture"),
     )
@@ -274,14 +271,12 @@ async def texture(
 @router.post(
     "/mesh",
     tags=["meshes"],
-    dependencies=_limited,
     responses=_answers("The mesh; OBJ and several pictures as a zip.", *MESHES.values()),
     **_BYTES,
 )
 async def mesh(
     request: Request,
     options: OptionsQuery,
-    service: ServiceState,
     format: Annotated[
         MeshFormat,
         Query(description="glb has texture and expressions as morph targets; obj comes as a zip."),
@@ -310,25 +305,23 @@ async def mesh(
         return zip_answer(files, "mesh") if format == "obj" else file_answer(files, kind, "mesh")
 
     kind = MESHES[format]
-    return await _files(request, options, service, build, answer)
+    return await _files(request, options, build, answer)
 
 
 @router.post(
     "/crops",
     tags=["pictures"],
-    dependencies=_limited,
     responses=_answers("A zip of the pictures PICTURE_FACE.png (or .jpeg, .webp).", ZIP),
     **_BYTES,
 )
 async def crops(
     request: Request,
     options: OptionsQuery,
-    service: ServiceState,
     size: Annotated[int, Query(ge=1, le=_LARGEST_CROP, description="Side, pixels.")] = 112,
     format: _FormatQuery = "png",
 ) -> Response:
     """Aligned crops, as recognition networks want them."""
-    _landmark_sets(service, options, "five")
+    _landmark_sets(request, options, "five")
 
     def cut(number: int, scene: Scene) -> list[Named]:
         return [
@@ -336,14 +329,18 @@ async def crops(
             for i, face in enumerate(scene.faces)
         ]
 
-    return await _files(request, options, service, cut, lambda files: zip_answer(files, "crops"))
+    return await _files(request, options, cut, lambda files: zip_answer(files, "crops"))
 
 
 @router.get(
-    "/packs", tags=["server"], responses={200: {"description": "The packs, default first."}}
+    "/packs",
+    tags=["server"],
+    dependencies=_admitted,
+    responses={200: {"description": "The packs, default first."}},
 )
-async def packs(service: ServiceState) -> Response:
+async def packs(request: Request) -> Response:
     """The packs that this server has, and what they can do."""
+    service = service_of(request)
     return json_answer(
         [
             {
@@ -363,12 +360,14 @@ async def packs(service: ServiceState) -> Response:
 @router.get(
     "/metrics",
     tags=["server"],
+    dependencies=_admitted,
     response_class=Response,
     responses={200: {"description": "Metrics for Prometheus.", "content": {"text/plain": {}}}},
 )
-async def metrics(service: ServiceState) -> Response:
+async def metrics(request: Request) -> Response:
     """Requests, latencies by stage, queue, faces and errors of this process."""
-    return Response(service.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+    exposition = service_of(request).metrics.exposition()
+    return Response(exposition, headers={"Content-Type": CONTENT_TYPE})
 
 
 @health.get("/healthz", responses={200: {"description": "The server runs."}})
@@ -378,9 +377,9 @@ async def healthz() -> Response:
 
 
 @health.get("/readyz", responses={200: {"description": "It works."}, 503: PROBLEMS[503]})
-async def readyz(service: ServiceState) -> Response:
+async def readyz(request: Request) -> Response:
     """Whether pictures can be sent: the packs are loaded and the networks run."""
-    if not service.batcher.running:
+    if not service_of(request).batcher.running:
         raise Problem.retry(503, "the networks do not run")
     return json_answer({"status": "ready"})
 
@@ -388,21 +387,22 @@ async def readyz(service: ServiceState) -> Response:
 async def _files(
     request: Request,
     options: Options,
-    service: Service,
     make: Callable[[int, Scene], list[Named]],
     answer: Callable[[Sequence[Named]], Response],
 ) -> Response:
     """Analyze the pictures and answer with the files that are made of each of them."""
-    scenes = await service.analyze(request, await service.uploads(request), options)
-    return await service.encode(
+    service = service_of(request)
+    return await service.analyze(
         request,
-        lambda: answer(
+        await service.uploads(request),
+        options,
+        lambda scenes: answer(
             [file for number, scene in enumerate(scenes) for file in make(number, scene)]
         ),
     )
 
 
-def _landmark_sets(service: Service, options: Options, name: str | None) -> list[str]:
+def _landmark_sets(request: Request, options: Options, name: str | None) -> list[str]:
     """A set that a client asks for, which the pack must have, before any picture is read.
 
     Raises:
@@ -412,7 +412,7 @@ def _landmark_sets(service: Service, options: Options, name: str | None) -> list
     if name is None:
         return []
     try:
-        table_named(service.analyzer(options.pack).model.landmark_sets, name)
+        table_named(service_of(request).analyzer(options.pack).model.landmark_sets, name)
     except ValueError as error:
         raise Problem(422, str(error)) from error
     return [name]

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Annotated, Any, TypeVar
 
 import anyio
-import numpy as np
 from fastapi import Depends, Query
-from numpy.typing import NDArray
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from ..analyzer import FaceAnalyzer
@@ -20,21 +19,21 @@ from ..cpus import available_cpus
 from ..detections import Detections
 from ..face import Face
 from ..pack import Pack
-from .batching import Batcher, Engine
+from .batching import Batcher, Engine, Image, Source
 from .capacity import Capacity, Lease
 from .metrics import Metrics
 from .pictures import (
     JSON,
     MULTIPART,
     Upload,
-    check_pictures,
+    decode,
     files_in,
     images_in,
     media_type,
     read_form,
 )
 from .problems import Problem
-from .settings import BYTES_PER_PIXEL, Settings, SettingsError
+from .settings import Settings, SettingsError
 
 T = TypeVar("T")
 
@@ -75,7 +74,7 @@ class Scene:
     """One picture, the name that the client has for it, and its faces."""
 
     name: str | None
-    image: NDArray[np.uint8]
+    image: Image
     faces: Sequence[Face]
 
 
@@ -107,11 +106,12 @@ class Service:
         }
         self.capacity = Capacity(settings.limits)
         self._engines = {name: Engine.of(each) for name, each in self._analyzers.items()}
+        self._engine = lru_cache(maxsize=64)(self._adjusted_engine)
         # PyTorch has threads of its own for the whole process.
         threads = 1 if settings.backend == "torch" else settings.num_threads or available_cpus()
         self.metrics = Metrics(self.capacity.queued)
         self.batcher = Batcher(threads, self.metrics)
-        # Threads that decode and encode: more than CPUs would only take memory.
+        # Threads that read base64: more than CPUs would only take memory.
         self._threads = anyio.CapacityLimiter(max(2, available_cpus()))
 
     def analyzer(self, pack: str | None) -> FaceAnalyzer:
@@ -129,18 +129,16 @@ class Service:
             raise Problem(422, f"pack: expected one of {', '.join(self.packs)}, got {pack!r}")
         return pack
 
+    def _adjusted_engine(self, options: Options) -> Engine:
+        return self._engines[self._pack_name(options.pack)].adjusted(
+            score_threshold=options.score_threshold,
+            iou_threshold=options.iou_threshold,
+            max_faces=min(options.max_faces or self.limits.faces, self.limits.faces),
+        )
+
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do what takes the processor some time without stopping others."""
         return await anyio.to_thread.run_sync(work, limiter=self._threads)
-
-    async def encode(self, request: Request, work: Callable[[], Response]) -> Response:
-        """Make an answer. It takes memory until it is sent, but no place in the queue."""
-        with self.metrics.stage("encode"):
-            answer = await self.in_thread(work)
-        lease = lease_of(request)
-        lease.give_place()
-        lease.take_memory(len(answer.body))
-        return answer
 
     async def uploads(self, request: Request) -> list[Upload]:
         """The pictures of a request, multipart field ``image`` or JSON.
@@ -158,50 +156,59 @@ class Service:
         raise Problem(415, f"expected a body of {MULTIPART} or {JSON}, got {kind or 'none'}")
 
     async def detect(
-        self, request: Request, uploads: Sequence[Upload], options: Options
-    ) -> list[tuple[Upload, tuple[int, int], Detections]]:
-        """Boxes of each picture, with the picture's height and width."""
-        images, found = await self._run(request, uploads, options, align=False)
-        return [
-            (upload, image.shape[:2], detections)
-            for upload, image, detections in zip(uploads, images, found, strict=True)
-        ]
+        self,
+        request: Request,
+        uploads: Sequence[Upload],
+        options: Options,
+        answer: Callable[[Sequence[tuple[Upload, Image, Detections]]], Response],
+    ) -> Response:
+        """What ``answer`` makes, in a thread, of the pictures and the boxes in each."""
+
+        def finish(images: Sequence[Image], found: Sequence[Detections]) -> Response:
+            return answer(list(zip(uploads, images, found, strict=True)))
+
+        return await self._run(request, uploads, options, self.batcher.detect, finish)
 
     async def analyze(
-        self, request: Request, uploads: Sequence[Upload], options: Options
-    ) -> list[Scene]:
-        """Faces of each picture."""
-        images, found = await self._run(request, uploads, options, align=True)
-        return [
-            Scene(upload.name, image, faces)
-            for upload, image, faces in zip(uploads, images, found, strict=True)
-        ]
+        self,
+        request: Request,
+        uploads: Sequence[Upload],
+        options: Options,
+        answer: Callable[[Sequence[Scene]], Response],
+    ) -> Response:
+        """What ``answer`` makes, in a thread, of the pictures and the faces in each."""
+
+        def finish(images: Sequence[Image], found: Sequence[list[Face]]) -> Response:
+            return answer(
+                [
+                    Scene(upload.name, image, faces)
+                    for upload, image, faces in zip(uploads, images, found, strict=True)
+                ]
+            )
+
+        return await self._run(request, uploads, options, self.batcher.analyze, finish)
 
     async def _run(
         self,
         request: Request,
         uploads: Sequence[Upload],
         options: Options,
-        *,
-        align: bool,
-    ) -> tuple[list[NDArray[np.uint8]], list[Any]]:
-        engine = self._engines[self._pack_name(options.pack)].adjusted(
-            score_threshold=options.score_threshold,
-            iou_threshold=options.iou_threshold,
-            max_faces=min(options.max_faces or self.limits.faces, self.limits.faces),
-        )
+        ask: Callable[[Engine, Sequence[Source], Any], Future[Response]],
+        finish: Callable[[Sequence[Image], Any], Response],
+    ) -> Response:
+        engine = self._engine(options)
         lease = lease_of(request)
         lease.take_place()
-        with self.metrics.stage("decode"):
-            pixels = await self.in_thread(lambda: check_pictures(uploads, self.limits))
-            lease.take_memory(BYTES_PER_PIXEL * pixels)
-            images = await self.in_thread(
-                lambda: [upload.decode(self.limits) for upload in uploads]
-            )
-        ask: Callable[..., Future[list[Any]]] = (
-            self.batcher.analyze if align else self.batcher.detect
-        )
-        return images, await _unless_gone(request, asyncio.wrap_future(ask(engine, images)))
+        sources = [
+            partial(decode, upload, number, self.limits, lease)
+            for number, upload in enumerate(uploads)
+        ]
+        asked = asyncio.wrap_future(ask(engine, sources, finish))
+        answer = await _unless_gone(request, asked)
+        # It takes memory until it is sent, but no place in the queue.
+        lease.give_place()
+        lease.take_memory(len(answer.body))
+        return answer
 
 
 async def _unless_gone(request: Request, answer: asyncio.Future[T]) -> T:
@@ -222,16 +229,13 @@ async def _unless_gone(request: Request, answer: asyncio.Future[T]) -> T:
         answer.cancel()
 
 
-def lease_of(request: Request) -> Lease:
+def lease_of(request: HTTPConnection) -> Lease:
     """What a request holds, which the gate gives back at its end."""
     lease: Lease = request.state.lease
     return lease
 
 
-async def service_of(request: Request) -> Service:
+def service_of(request: HTTPConnection) -> Service:
     """The service that answers a request."""
     service: Service = request.app.state.service
     return service
-
-
-ServiceState = Annotated[Service, Depends(service_of)]

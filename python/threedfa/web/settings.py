@@ -34,7 +34,7 @@ class Limits:
         faces: found in one picture; the best are kept.
         seconds: from the first byte of a request to the last of its answer.
         client_requests: of one client (its API key or else its address) at the same time.
-        queue: requests that are decoded, wait, or are worked on at the same time.
+        queue: requests that wait or are worked on at the same time.
         memory_bytes: of uploads and decoded pictures of all requests together.
     """
 
