@@ -185,14 +185,12 @@ TEST_CASE("simd: every build finds the overlaps of the definition, however large
   }
 }
 
-TEST_CASE("simd: every build shades and divides by lengths to the same bits") {
+TEST_CASE("simd: every build shades to the same bits") {
   for (const std::size_t count : {0, 1, 15, 16, 63, 64, 65, 300}) {
     auto vertices = random_floats(3 * count, -1, 1);
     const auto normals = random_floats(3 * count, -1, 1);
-    std::vector<double> vectors(vertices.begin(), vertices.end());
     ShadingTerms terms{{-1, -1, -1}, {1, 1, 1}, 2, {0, 0, 5}, {0, 1, 5}, 0.3f, 0.6f, 0.5f, 0};
     if (count > 0) {
-      std::fill_n(vectors.begin(), 3, 0.0);
       std::copy_n(terms.light, 3, vertices.begin());  // a vertex where the light is
     }
     for (terms.shininess = 1; terms.shininess < 12; ++terms.shininess) {
@@ -203,12 +201,57 @@ TEST_CASE("simd: every build shades and divides by lengths to the same bits") {
         CHECK(expected == found);
       });
     }
+  }
+}
+
+TEST_CASE("simd: every build divides by lengths to the same bits") {
+  for (const std::size_t count : {0, 1, 15, 16, 63, 64, 65, 300}) {
+    auto floats = random_floats(4 * count, -1, 1);
+    std::size_t unusual = 0;
+    for (std::size_t i = 0; i < count; i += 7) {  // none, too short, or too long
+      for (std::size_t k = 4 * i; k < 4 * i + 4; ++k) {
+        floats[k] *= i % 3 == 0 ? 0.0f : i % 3 == 1 ? 1e-32f : 1e35f;
+      }
+      ++unusual;
+    }
+    const std::vector<double> doubles(floats.begin(), floats.end());
     for_each_build([&](const Loops& scalar, const Loops& other) {
       std::vector<float> expected(3 * count), found(3 * count);
-      scalar.unit_vectors(vectors.data(), count, expected.data());
-      other.unit_vectors(vectors.data(), count, found.data());
+      scalar.unit_vectors(doubles.data(), count, expected.data());
+      CHECK(other.unit_vectors(doubles.data(), count, found.data()) == unusual);
       CHECK(expected == found);
       if (count > 0) CHECK(found[0] == 0.0f);
+      scalar.unit_float_vectors(floats.data(), count, expected.data());
+      CHECK(other.unit_float_vectors(floats.data(), count, found.data()) == unusual);
+      CHECK(expected == found);
+    });
+  }
+}
+
+TEST_CASE("simd: every build adds areas to the same bits") {
+  constexpr std::size_t kVertices = 150;
+  for (const std::size_t count : {0, 1, 40, 300}) {
+    // The last vertex is in no triangle: builds may read behind those that are.
+    const auto vertices = random_floats(3 * kVertices, -100, 100);
+    std::vector<std::int32_t> triangles(3 * count);
+    for (auto& index : triangles) index = static_cast<std::int32_t>(generator() % (kVertices - 1));
+    const threedfa::VertexRings rings(triangles, kVertices);
+    for_each_build([&](const Loops& scalar, const Loops& other) {
+      std::vector<double> expected(4 * kVertices), found(4 * kVertices);
+      scalar.scatter_areas(vertices.data(), triangles.data(), count, expected.data());
+      other.scatter_areas(vertices.data(), triangles.data(), count, found.data());
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        if (i % 4 != 3) CHECK(expected[i] == found[i]);
+      }
+      for (std::size_t b = 0; b < rings.block_count(); ++b) {
+        constexpr std::size_t kSize = 4 * (threedfa::VertexRings::kBlock + 1);
+        std::array<float, kSize> area{}, same{};
+        scalar.walk_areas(vertices.data(), rings.block(b), area.data());
+        other.walk_areas(vertices.data(), rings.block(b), same.data());
+        for (std::size_t i = 0; i < kSize; ++i) {
+          if (i % 4 != 3) CHECK(area[i] == same[i]);
+        }
+      }
     });
   }
 }

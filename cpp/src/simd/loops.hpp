@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "threedfa/vertex_rings.hpp"
+
 namespace threedfa::simd {
 
 /// Rows of a basis: floats or, where `scales` is not null, integers of which row k stands for
@@ -97,8 +99,23 @@ struct Loops {
   void (*normalize_every_third)(const std::uint8_t* pixels, std::size_t count, float mean,
                                 float scale, float* out);
 
-  /// `count` vectors of three elements, divided by their length; zero where that is zero.
-  void (*unit_vectors)(const double* vectors, std::size_t count, float* out);
+  /// Adds twice the area vectors of `count` triangles to the sums of their corners: for each vertex
+  /// z, x, y and a number without meaning. May read the float behind a vertex.
+  void (*scatter_areas)(const float* vertices, const std::int32_t* triangles, std::size_t count,
+                        double* sums);
+
+  /// Twice the area vectors of the walks of a block in the same form, each in its slot; those of
+  /// `areas` that have no walk stay. May read the float behind a vertex.
+  void (*walk_areas)(const float* vertices, const VertexRings::Block& block, float* areas);
+
+  /// `count` vectors of that form divided by their length: x, y, z; zero where that is zero.
+  /// Coordinates are 0 or between 1e-300 and 1e300 in size. Returns for how many the largest one is
+  /// not between kLeast and kMost.
+  std::size_t (*unit_vectors)(const double* vectors, std::size_t count, float* out);
+
+  /// The same for floats, which may be wrong where the largest coordinate is not between these two.
+  std::size_t (*unit_float_vectors)(const float* vectors, std::size_t count, float* out);
+  static constexpr double kLeast = 1e-30, kMost = 1e30;
 
   /// Brightness of `count` vertices, 0..1, see threedfa/shading.hpp.
   void (*shade)(const float* vertices, const float* normals, std::size_t count,
