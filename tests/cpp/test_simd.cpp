@@ -256,18 +256,24 @@ TEST_CASE("simd: every build adds areas to the same bits") {
   }
 }
 
-TEST_CASE("simd: every build blends rows to the same bytes") {
-  std::uniform_int_distribution<std::int32_t> pick(0, 255 * 2048);
+TEST_CASE("simd: every build blends rows to the same bytes and the same bits") {
+  std::uniform_int_distribution<std::int16_t> pick(0, 255 * 2048 / 16);
   for (const std::size_t count : {0, 1, 31, 32, 33, 640}) {
-    std::vector<std::int32_t> top(count), bottom(count);
+    std::vector<std::int16_t> top(count), bottom(count);
     for (auto& value : top) value = pick(generator);
     for (auto& value : bottom) value = pick(generator);
     for (const std::int32_t weight : {0, 1, 1024, 2047, 2048}) {
+      const RowPair pair{top.data(), bottom.data(), weight, 2048 - weight, weight == 1024};
       for_each_build([&](const Loops& scalar, const Loops& other) {
         std::vector<std::uint8_t> expected(count), found(count);
-        scalar.blend_rows(top.data(), bottom.data(), weight, 2048 - weight, count, expected.data());
-        other.blend_rows(top.data(), bottom.data(), weight, 2048 - weight, count, found.data());
+        scalar.blend_rows(pair, count, expected.data());
+        other.blend_rows(pair, count, found.data());
         CHECK(expected == found);
+        std::vector<float> normalized(count);
+        other.blend_normalized(pair, count, 104.0f, 1 / 128.0f, normalized.data());
+        for (std::size_t i = 0; i < count; ++i) {
+          CHECK(normalized[i] == (static_cast<float>(expected[i]) - 104.0f) * (1 / 128.0f));
+        }
       });
     }
   }
@@ -290,34 +296,25 @@ TEST_CASE("simd: every build normalises to the same bits and reads no byte beyon
 TEST_CASE("simd: every build resamples to the same sums") {
   for (const std::size_t count : {1, 7, 8, 15, 16, 17, 120, 480}) {
     const std::size_t source = 700;
-    std::vector<std::uint8_t> row(3 * source + 1);  // and the byte behind
+    std::vector<std::uint8_t> row(3 * source + 2);  // and the bytes behind
     for (auto& value : row) value = static_cast<std::uint8_t>(generator());
-    std::vector<std::int32_t> first, second, first_weight, second_weight;
+    std::vector<std::int32_t> places;
+    std::vector<std::uint32_t> weights;
+    std::vector<std::int16_t> expected(3 * count);
     for (std::size_t i = 0; i < count; ++i) {
-      first.push_back(static_cast<std::int32_t>(3 * (generator() % source)));
-      second.push_back(static_cast<std::int32_t>(3 * (generator() % source)));
-      first_weight.push_back(static_cast<std::int32_t>(generator() % 2049));
-      second_weight.push_back(2048 - first_weight.back());
+      const std::size_t place = generator() % (source - 1);
+      const auto weight = static_cast<std::uint32_t>(i % 5 == 0 ? 0 : generator() % 2050);
+      places.push_back(static_cast<std::int32_t>(place));
+      weights.push_back((2049 - weight) + (weight << 16));
+      for (std::size_t c = 0; c < 3; ++c) {
+        const std::uint8_t* const pixel = row.data() + 3 * place + c;
+        const std::uint32_t sum = (2049 - weight) * pixel[0] + weight * pixel[3];
+        expected[c * count + i] = static_cast<std::int16_t>(sum / 16);
+      }
     }
-    for_each_build([&](const Loops& scalar, const Loops& other) {
-      std::vector<std::int32_t> expected(3 * count), found(3 * count);
-      scalar.resample_planes(row.data(), first.data(), second.data(), first_weight.data(),
-                             second_weight.data(), count, expected.data());
-      other.resample_planes(row.data(), first.data(), second.data(), first_weight.data(),
-                            second_weight.data(), count, found.data());
-      CHECK(expected == found);
-    });
-  }
-}
-
-TEST_CASE("simd: every build normalises planes to the same bits") {
-  std::vector<std::uint8_t> pixels(500);
-  for (auto& value : pixels) value = static_cast<std::uint8_t>(generator());
-  for (const std::size_t count : {0, 1, 15, 16, 17, 500}) {
-    for_each_build([&](const Loops& scalar, const Loops& other) {
-      std::vector<float> expected(count), found(count);
-      scalar.normalize(pixels.data(), count, 104.0f, 0.5f, expected.data());
-      other.normalize(pixels.data(), count, 104.0f, 0.5f, found.data());
+    for_each_build([&](const Loops&, const Loops& other) {
+      std::vector<std::int16_t> found(3 * count);
+      other.resample_planes(row.data(), places.data(), weights.data(), count, found.data());
       CHECK(expected == found);
     });
   }

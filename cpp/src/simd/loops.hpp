@@ -23,6 +23,14 @@ struct MeshView {
   const std::int32_t* triangles;
 };
 
+/// Two rows of sums of 11-bit weights times pixels, in sixteenths, and the rows' own weights.
+/// OpenCV rounds twice, but once where a picture is halved: then all weights are 1024, or 0.
+struct RowPair {
+  const std::int16_t *top, *bottom;
+  std::int32_t top_weight, bottom_weight;
+  bool halved;
+};
+
 /// A light and a material for vertices that are first moved to (v - least) / extent * 2 - half.
 struct ShadingTerms {
   float least[3], half[3], extent;
@@ -80,20 +88,19 @@ struct Loops {
   bool (*overlaps_any)(const float* const* fields, std::size_t count, const float* box,
                        float threshold, float offset);
 
-  /// Two rows of sums of 11-bit weights times pixels to 8 bits, OpenCV's way.
-  void (*blend_rows)(const std::int32_t* top, const std::int32_t* bottom, std::int32_t top_weight,
-                     std::int32_t bottom_weight, std::size_t count, std::uint8_t* out);
+  /// A row of three-channel pixels resampled along x: for each of the `count` output pixels,
+  /// sixteenths of the sums of weight times pixel of the source pixel at places[i], by the lower
+  /// half of weights[i], and of the next one, by the upper half; channel after channel, 3 x count.
+  /// May read two bytes behind the second pixel.
+  void (*resample_planes)(const std::uint8_t* row, const std::int32_t* places,
+                          const std::uint32_t* weights, std::size_t count, std::int16_t* sums);
 
-  /// A row of three-channel pixels resampled along x: for each of the `count` output pixels, the
-  /// sums of weight times pixel of two source pixels, which start `first[i]` and `second[i]` bytes
-  /// into the row; channel after channel, 3 x count. Reads up to one byte behind the pixels.
-  void (*resample_planes)(const std::uint8_t* row, const std::int32_t* first,
-                          const std::int32_t* second, const std::int32_t* first_weight,
-                          const std::int32_t* second_weight, std::size_t count, std::int32_t* sums);
+  /// The first `count` pixels between two rows, as bytes.
+  void (*blend_rows)(const RowPair& pair, std::size_t count, std::uint8_t* out);
 
-  /// out[i] = (pixels[i] - mean) * scale.
-  void (*normalize)(const std::uint8_t* pixels, std::size_t count, float mean, float scale,
-                    float* out);
+  /// out[i] = (pixel i between two rows - mean) * scale.
+  void (*blend_normalized)(const RowPair& pair, std::size_t count, float mean, float scale,
+                           float* out);
 
   /// out[i] = (pixels[3 * i] - mean) * scale.
   void (*normalize_every_third)(const std::uint8_t* pixels, std::size_t count, float mean,

@@ -137,73 +137,139 @@ bool overlaps_any(const float* const* fields, std::size_t count, const float* bo
   return false;
 }
 
-void blend_rows(const std::int32_t* __restrict top, const std::int32_t* __restrict bottom,
-                std::int32_t top_weight, std::int32_t bottom_weight, std::size_t count,
-                std::uint8_t* __restrict out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::int32_t sum =
-        ((top_weight * (top[i] >> 4)) >> 16) + ((bottom_weight * (bottom[i] >> 4)) >> 16) + 2;
-    out[i] = static_cast<std::uint8_t>(sum >> 2);
-  }
-}
-
-void resample_planes(const std::uint8_t* row, const std::int32_t* first, const std::int32_t* second,
-                     const std::int32_t* first_weight, const std::int32_t* second_weight,
-                     std::size_t count, std::int32_t* sums) {
+void resample_planes(const std::uint8_t* row, const std::int32_t* places,
+                     const std::uint32_t* weights, std::size_t count, std::int16_t* sums) {
   std::size_t i = 0;
+#ifdef __AVX2__
+  std::int16_t *const red = sums, *const green = sums + count, *const blue = green + count;
+  // Of the bytes r g b r g b * * of two pixels, both reds and both greens, or both blues, become
+  // 16-bit pairs, which one instruction multiplies by the pair of weights and adds.
+  constexpr char kNo = -1;
+  const __m128i reds_greens =
+      _mm_setr_epi8(0, kNo, 3, kNo, 1, kNo, 4, kNo, 8, kNo, 11, kNo, 9, kNo, 12, kNo);
+  const __m128i blues =
+      _mm_setr_epi8(2, kNo, 5, kNo, kNo, kNo, kNo, kNo, 10, kNo, 13, kNo, kNo, kNo, kNo, kNo);
+#endif
 #ifdef __AVX512F__
+  alignas(64) std::int16_t order[32];
+  for (std::int16_t k = 0; k < 32; ++k) order[k] = static_cast<std::int16_t>(4 * (k % 8) + k / 8);
+  const __m512i in_order = _mm512_load_si512(order);
+  const auto sum_up = [](__m512i pixels, __m128i channels,
+                         __m512i pairs) __attribute__((always_inline)) {
+    const __m512i chosen = _mm512_shuffle_epi8(pixels, _mm512_broadcast_i32x4(channels));
+    return _mm512_srai_epi32(_mm512_madd_epi16(chosen, pairs), 4);
+  };
   for (; i + 16 <= count; i += 16) {
-    const __m512i a = _mm512_i32gather_epi32(_mm512_loadu_si512(first + i), row, 1);
-    const __m512i b = _mm512_i32gather_epi32(_mm512_loadu_si512(second + i), row, 1);
-    // Pixel and weight are 16-bit pairs, so that one instruction multiplies both and adds.
-    const __m512i weights =
-        _mm512_or_si512(_mm512_loadu_si512(first_weight + i),
-                        _mm512_slli_epi32(_mm512_loadu_si512(second_weight + i), 16));
-    const __m512i byte = _mm512_set1_epi32(255);
-    for (int c = 0; c < 3; ++c) {
-      const __m512i low = _mm512_and_si512(_mm512_srli_epi32(a, 8 * c), byte);
-      const __m512i high = _mm512_and_si512(_mm512_srli_epi32(b, 8 * c), byte);
-      const __m512i pair = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-      _mm512_storeu_si512(sums + static_cast<std::size_t>(c) * count + i,
-                          _mm512_madd_epi16(pair, weights));
+    __m512i red_green = _mm512_setzero_si512(), blue_none = red_green;
+    for (std::size_t half = 0; half < 2; ++half) {
+      const __m256i place =
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(places + i + 8 * half));
+      const __m256i bytes = _mm256_add_epi32(place, _mm256_slli_epi32(place, 1));
+      const __m512i pixels = _mm512_i32gather_epi64(bytes, row, 1);
+      const __m512i weight = _mm512_cvtepu32_epi64(
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + i + 8 * half)));
+      const __m512i pairs = _mm512_or_si512(weight, _mm512_slli_epi64(weight, 32));
+      const auto shift = static_cast<unsigned>(16 * half);
+      red_green =
+          _mm512_or_si512(red_green, _mm512_slli_epi32(sum_up(pixels, reds_greens, pairs), shift));
+      blue_none =
+          _mm512_or_si512(blue_none, _mm512_slli_epi32(sum_up(pixels, blues, pairs), shift));
     }
+    red_green = _mm512_permutexvar_epi16(in_order, red_green);
+    blue_none = _mm512_permutexvar_epi16(in_order, blue_none);
+    const auto store = [i](std::int16_t* to, __m256i values) __attribute__((always_inline)) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), values);
+    };
+    store(red, _mm512_castsi512_si256(red_green));
+    store(green, _mm512_extracti64x4_epi64(red_green, 1));
+    store(blue, _mm512_castsi512_si256(blue_none));
   }
 #elif defined(__AVX2__)
+  const __m128i lane_order = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const auto sum_up = [](__m256i pixels, __m128i channels,
+                         __m256i pairs) __attribute__((always_inline)) {
+    const __m256i chosen = _mm256_shuffle_epi8(pixels, _mm256_broadcastsi128_si256(channels));
+    return _mm256_srai_epi32(_mm256_madd_epi16(chosen, pairs), 4);
+  };
   for (; i + 8 <= count; i += 8) {
-    const auto load = [](const std::int32_t* from) __attribute__((always_inline)) {
-      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    };
-    const __m256i a = _mm256_i32gather_epi32(reinterpret_cast<const int*>(row), load(first + i), 1);
-    const __m256i b =
-        _mm256_i32gather_epi32(reinterpret_cast<const int*>(row), load(second + i), 1);
-    // Pixel and weight are 16-bit pairs, so that one instruction multiplies both and adds.
-    const __m256i weights =
-        _mm256_or_si256(load(first_weight + i), _mm256_slli_epi32(load(second_weight + i), 16));
-    const __m256i byte = _mm256_set1_epi32(255);
-    for (int c = 0; c < 3; ++c) {
-      const __m256i low = _mm256_and_si256(_mm256_srli_epi32(a, 8 * c), byte);
-      const __m256i high = _mm256_and_si256(_mm256_srli_epi32(b, 8 * c), byte);
-      const __m256i pair = _mm256_or_si256(low, _mm256_slli_epi32(high, 16));
-      _mm256_storeu_si256(
-          reinterpret_cast<__m256i*>(sums + static_cast<std::size_t>(c) * count + i),
-          _mm256_madd_epi16(pair, weights));
+    __m256i red_green = _mm256_setzero_si256(), blue_none = red_green;
+    for (std::size_t half = 0; half < 2; ++half) {
+      const __m128i place =
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(places + i + 4 * half));
+      const __m128i bytes = _mm_add_epi32(place, _mm_slli_epi32(place, 1));
+      const __m256i pixels =
+          _mm256_i32gather_epi64(reinterpret_cast<const long long*>(row), bytes, 1);
+      const __m256i weight = _mm256_cvtepu32_epi64(
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(weights + i + 4 * half)));
+      const __m256i pairs = _mm256_or_si256(weight, _mm256_slli_epi64(weight, 32));
+      const int shift = static_cast<int>(16 * half);
+      red_green =
+          _mm256_or_si256(red_green, _mm256_slli_epi32(sum_up(pixels, reds_greens, pairs), shift));
+      blue_none =
+          _mm256_or_si256(blue_none, _mm256_slli_epi32(sum_up(pixels, blues, pairs), shift));
     }
+    const auto ordered = [=](__m256i values) __attribute__((always_inline)) {
+      return _mm256_permutevar8x32_epi32(
+          _mm256_shuffle_epi8(values, _mm256_broadcastsi128_si256(lane_order)), in_order);
+    };
+    const auto store = [i](std::int16_t* to, __m128i values) __attribute__((always_inline)) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), values);
+    };
+    red_green = ordered(red_green);
+    store(red, _mm256_castsi256_si128(red_green));
+    store(green, _mm256_extracti128_si256(red_green, 1));
+    store(blue, _mm256_castsi256_si128(ordered(blue_none)));
   }
 #endif
-  for (std::size_t c = 0; c < 3; ++c) {
-    std::int32_t* const plane = sums + c * count;
-    for (std::size_t k = i; k < count; ++k) {
-      plane[k] = first_weight[k] * row[static_cast<std::size_t>(first[k]) + c] +
-                 second_weight[k] * row[static_cast<std::size_t>(second[k]) + c];
+  for (; i < count; ++i) {
+    const std::uint8_t* const first = row + 3 * static_cast<std::ptrdiff_t>(places[i]);
+    const auto first_weight = static_cast<std::int32_t>(weights[i] & 0xffff),
+               second_weight = static_cast<std::int32_t>(weights[i] >> 16);
+    for (std::size_t c = 0; c < 3; ++c) {
+      const std::int32_t second = second_weight == 0 ? 0 : second_weight * first[c + 3];
+      sums[c * count + i] = static_cast<std::int16_t>((first_weight * first[c] + second) >> 4);
     }
   }
 }
 
-void normalize(const std::uint8_t* __restrict pixels, std::size_t count, float mean, float scale,
-               float* __restrict out) {
+/// One pixel between two rows. The shifts are OpenCV's; the result is at most 255, also where
+/// rounding makes a pair of weights add up to 2049.
+template <bool kHalved>
+inline std::int32_t blended(std::int32_t top, std::int32_t bottom, std::int32_t top_weight,
+                            std::int32_t bottom_weight) {
+  if (kHalved) return (top_weight * top + bottom_weight * bottom + (1 << 17)) >> 18;
+  return (((top_weight * top) >> 16) + ((bottom_weight * bottom) >> 16) + 2) >> 2;
+}
+
+template <bool kHalved>
+inline void blend_rows_as(const RowPair& pair, std::size_t count, std::uint8_t* __restrict out) {
+  const std::int16_t* __restrict const top = pair.top, * __restrict const bottom = pair.bottom;
+  const std::int32_t top_weight = pair.top_weight, bottom_weight = pair.bottom_weight;
   for (std::size_t i = 0; i < count; ++i) {
-    out[i] = (static_cast<float>(pixels[i]) - mean) * scale;
+    out[i] =
+        static_cast<std::uint8_t>(blended<kHalved>(top[i], bottom[i], top_weight, bottom_weight));
   }
+}
+
+void blend_rows(const RowPair& pair, std::size_t count, std::uint8_t* out) {
+  (pair.halved ? blend_rows_as<true> : blend_rows_as<false>)(pair, count, out);
+}
+
+template <bool kHalved>
+inline void blend_normalized_as(const RowPair& pair, std::size_t count, float mean, float scale,
+                                float* __restrict out) {
+  const std::int16_t* __restrict const top = pair.top, * __restrict const bottom = pair.bottom;
+  const std::int32_t top_weight = pair.top_weight, bottom_weight = pair.bottom_weight;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int32_t pixel = blended<kHalved>(top[i], bottom[i], top_weight, bottom_weight);
+    out[i] = (static_cast<float>(pixel) - mean) * scale;
+  }
+}
+
+void blend_normalized(const RowPair& pair, std::size_t count, float mean, float scale, float* out) {
+  (pair.halved ? blend_normalized_as<true> : blend_normalized_as<false>)(pair, count, mean, scale,
+                                                                         out);
 }
 
 void normalize_every_third(const std::uint8_t* __restrict pixels, std::size_t count, float mean,
@@ -489,9 +555,9 @@ extern const Loops THREEDFA_SIMD_LOOPS;
 const Loops THREEDFA_SIMD_LOOPS = {THREEDFA_SIMD_NAME,
                                    add_rows,
                                    overlaps_any,
-                                   blend_rows,
                                    resample_planes,
-                                   normalize,
+                                   blend_rows,
+                                   blend_normalized,
                                    normalize_every_third,
                                    scatter_areas,
                                    walk_areas,
