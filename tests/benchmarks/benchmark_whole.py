@@ -23,7 +23,7 @@ from threedfa import FaceAnalyzer
 from threedfa.bench import same_faces
 from threedfa.image import SAMPLE, load_image
 
-PREDECESSOR = 21.1  # milliseconds for one picture of 551 x 413 with one face, on one thread
+PREDECESSOR = 21.1  # milliseconds for one picture with one face, on one thread
 ITS_BOX_LOOP = 5.2  # milliseconds of the box loop on its machine
 BOX_LOOP = ("rasterize on 370 x 370", 76050)  # the row's name and its number of triangles
 ROUNDS = 100
