@@ -1,6 +1,7 @@
 #include "threedfa/crop.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <string>
@@ -219,20 +220,22 @@ void resample_normalized(const ImageView& image, const PixelRegion& region, int 
   const std::size_t row_size = static_cast<std::size_t>(width);
   const std::size_t plane_size = row_size * static_cast<std::size_t>(height);
   const simd::Loops& loops = simd::loops();
-  // Calls `fill(from, mean, scale, to)` for each channel of the input and output row y of its
-  // plane.
-  const auto for_each_plane = [&](int y, auto fill) {
-    for (std::size_t c = 0; c < 3; ++c) {
-      fill(normalization.reverse_channels ? 2 - c : c, normalization.mean[c],
-           normalization.scale[c], out + c * plane_size + static_cast<std::size_t>(y) * row_size);
-    }
+  // In the order of the picture's channels.
+  float mean[3], scale[3], *planes[3];
+  for (std::size_t c = 0; c < 3; ++c) {
+    const std::size_t from = normalization.reverse_channels ? 2 - c : c;
+    mean[from] = normalization.mean[c];
+    scale[from] = normalization.scale[c];
+    planes[from] = out + c * plane_size;
+  }
+  const auto rows_at = [&](int y) {
+    const std::size_t first = static_cast<std::size_t>(y) * row_size;
+    return std::array<float*, 3>{planes[0] + first, planes[1] + first, planes[2] + first};
   };
   if (is_copy(image, region, height, width)) {
     for (int y = 0; y < height; ++y) {
-      const std::uint8_t* const pixels = row_of(image, region.y + y) + region.x * 3;
-      for_each_plane(y, [&](std::size_t from, float mean, float scale, float* to) {
-        loops.normalize_every_third(pixels + from, row_size, mean, scale, to);
-      });
+      loops.normalize_pixels(row_of(image, region.y + y) + region.x * 3, row_size, mean, scale,
+                             rows_at(y).data());
     }
     return;
   }
@@ -246,13 +249,12 @@ void resample_normalized(const ImageView& image, const PixelRegion& region, int 
                                      : loops.resample_planes;
     resample_planes(row_of(image, y), taps.places.data(), taps.weights.data(), row_size, sums);
   };
-  resample(image, region, height, width, resample_columns, [&](int y, const simd::RowPair& pair) {
-    for_each_plane(y, [&](std::size_t from, float mean, float scale, float* to) {
-      simd::RowPair plane = pair;
-      plane.top += from * row_size;
-      plane.bottom += from * row_size;
-      loops.blend_normalized(plane, row_size, mean, scale, to);
-    });
+  resample(image, region, height, width, resample_columns, [&](int y, simd::RowPair pair) {
+    for (std::size_t c = 0; c < 3; ++c) {
+      loops.blend_normalized(pair, row_size, mean[c], scale[c], rows_at(y)[c]);
+      pair.top += row_size;
+      pair.bottom += row_size;
+    }
   });
 }
 

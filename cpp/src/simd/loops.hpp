@@ -102,9 +102,10 @@ struct Loops {
   void (*blend_normalized)(const RowPair& pair, std::size_t count, float mean, float scale,
                            float* out);
 
-  /// out[i] = (pixels[3 * i] - mean) * scale.
-  void (*normalize_every_third)(const std::uint8_t* pixels, std::size_t count, float mean,
-                                float scale, float* out);
+  /// Pixels of three channels, interleaved, to three planes: planes[c][i] = (channel c of pixel i -
+  /// mean[c]) * scale[c].
+  void (*normalize_pixels)(const std::uint8_t* pixels, std::size_t count, const float* mean,
+                           const float* scale, float* const* planes);
 
   /// Adds twice the area vectors of `count` triangles to the sums of their corners: for each vertex
   /// z, x, y and a number without meaning. May read the float behind a vertex.
