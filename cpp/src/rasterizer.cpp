@@ -14,9 +14,10 @@
 namespace threedfa {
 namespace {
 
-/// Triangles with narrower boxes are drawn in blocks of 2 x 2 pixels, many at once. In wider ones
-/// each row is cut down to the triangle first.
-constexpr int kWide = 16;
+/// Of a small triangle, whose box has at most kSmall + 1 columns and rows of pixel centres. Small
+/// triangles are drawn in quads, many at once, others row by row.
+constexpr std::size_t kMostQuads =
+    (simd::TriangleBatch::kSmall / 2 + 1) * (simd::TriangleBatch::kSmall / 2 + 1);
 
 struct Mesh : simd::MeshView {
   std::size_t triangle_count;
@@ -46,19 +47,17 @@ void narrow(const simd::Edge& edge, double row_value, int& first, int& last) {
   }
 }
 
-/// Where PixelQuads keeps the covered pixels of block 0, for each of the 16 sets of them.
+/// The pixels of one of the 16 sets of four.
 struct CoveredPixels {
-  std::uint16_t places[4];
+  std::uint16_t pixels[4];
   std::uint16_t count;
 };
 
 constexpr std::array<CoveredPixels, 16> covered_pixels() {
   std::array<CoveredPixels, 16> sets{};
   for (std::size_t set = 0; set < 16; ++set) {
-    for (std::size_t pixel = 0; pixel < 4; ++pixel) {
-      if ((set >> pixel & 1) == 0) continue;
-      sets[set].places[sets[set].count++] =
-          static_cast<std::uint16_t>(simd::PixelQuads::kMost * pixel);
+    for (std::uint16_t pixel = 0; pixel < 4; ++pixel) {
+      if ((set >> pixel & 1) != 0) sets[set].pixels[sets[set].count++] = pixel;
     }
   }
   return sets;
@@ -76,14 +75,13 @@ class Painter {
                 buffers.top + buffers.height - 1} {}
 
   void paint() {
-    for (std::size_t begin = 0; begin < mesh_.triangle_count; begin += kBatch) {
-      paint_batch(begin, std::min(kBatch, mesh_.triangle_count - begin));
+    for (first_ = 0; first_ < mesh_.triangle_count; first_ += kBatch) {
+      paint_batch(std::min(kBatch, mesh_.triangle_count - first_));
     }
-    paint_quads();
   }
 
  private:
-  static constexpr std::size_t kBatch = simd::PixelBoxes::kMost;
+  static constexpr std::size_t kBatch = simd::TriangleBatch::kMost;
   static constexpr std::size_t kQuads = simd::PixelQuads::kMost;
 
   const std::int32_t* corners_of(std::int32_t triangle) const {
@@ -92,89 +90,135 @@ class Painter {
   const float* vertex(std::int32_t index) const {
     return mesh_.vertices + 3 * static_cast<std::size_t>(index);
   }
-  void paint_batch(std::size_t begin, std::size_t count) {
-    loops_.find_boxes(mesh_, begin, count, window_, boxes_);
+  std::int32_t triangle_in(std::size_t slot) const {
+    return static_cast<std::int32_t>(first_ + slot);
+  }
+  simd::Triangle exact_triangle(std::size_t slot) const {
+    const std::int32_t* const corners = corners_of(triangle_in(slot));
+    const float *const v0 = vertex(corners[0]), *const v1 = vertex(corners[1]),
+                       *const v2 = vertex(corners[2]);
+    return simd::make_triangle(v0[0], v0[1], v0[2], v1[0], v1[1], v1[2], v2[0], v2[1], v2[2]);
+  }
+
+  void paint_batch(std::size_t count) {
+    loops_.set_up_triangles(mesh_, first_, count, window_, batch_, quads_);
     // Without a branch: whether a small triangle holds a pixel's centre cannot be foretold.
     std::uint8_t with_pixels[kBatch];
     std::size_t found = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      with_pixels[found] = static_cast<std::uint8_t>(i);
-      found += (boxes_.left[i] <= boxes_.right[i]) & (boxes_.top[i] <= boxes_.bottom[i]);
+    for (std::size_t slot = 0; slot < count; ++slot) {
+      quads_.slot[slot] = static_cast<std::int32_t>(slot);
+      with_pixels[found] = static_cast<std::uint8_t>(slot);
+      found += quads_.wanted[slot] != 0;
     }
+    // Quads in the order of their triangles; those from kBatch on are still to be looked at.
+    quad_count_ = 0;
+    last_ = kBatch;
     for (std::size_t k = 0; k < found; ++k) {
-      const std::size_t i = with_pixels[k];
-      if (boxes_.right[i] - boxes_.left[i] < kWide) {
-        add_quads(static_cast<std::int32_t>(begin + i), i);
-      } else {
+      const std::size_t slot = with_pixels[k];
+      if (batch_.small[slot] == 0) {
         paint_quads();
-        paint_rows(static_cast<std::int32_t>(begin + i), i);
+        paint_rows(slot);
+        continue;
       }
+      if (last_ + kMostQuads > kQuads) paint_quads();
+      const int columns = batch_.right[slot] - batch_.left[slot] + 1;
+      const int rows = batch_.bottom[slot] - batch_.top[slot] + 1;
+      order_[quad_count_++] = static_cast<std::uint16_t>(slot);
+      if ((columns > 2) | (rows > 2)) add_quads(slot, columns, rows);
     }
+    paint_quads();
   }
 
-  /// Covers the box of a triangle, number `i` of the batch, with blocks.
-  void add_quads(std::int32_t triangle, std::size_t i) {
-    const int right = boxes_.right[i], bottom = boxes_.bottom[i];
-    for (int y = boxes_.top[i]; y <= bottom; y += 2) {
-      for (int x = boxes_.left[i]; x <= right; x += 2) {
-        if (quad_count_ == kQuads) paint_quads();
-        const std::size_t n = quad_count_++;
-        quads_.triangle[n] = triangle;
-        quads_.left[n] = x;
-        quads_.top[n] = y;
-        quads_.wanted[n] = (x < right ? 0b1111 : 0b0101) & (y < bottom ? 0b1111 : 0b0011);
+  /// Covers the box of a triangle with quads, but for the first one.
+  void add_quads(std::size_t slot, int columns, int rows) {
+    for (int y = 0; y < rows; y += 2) {
+      for (int x = y == 0 ? 2 : 0; x < columns; x += 2) {
+        const std::size_t quad = last_++;
+        order_[quad_count_++] = static_cast<std::uint16_t>(quad);
+        quads_.slot[quad] = static_cast<std::int32_t>(slot);
+        quads_.left[quad] = batch_.left[slot] + x;
+        quads_.top[quad] = batch_.top[slot] + y;
+        quads_.wanted[quad] =
+            (x + 1 < columns ? 0b1111 : 0b0101) & (y + 1 < rows ? 0b1111 : 0b0011);
       }
     }
   }
 
   void paint_quads() {
-    loops_.cover_quads(mesh_, quad_count_, quads_);
-    // Where in the arrays of quads_ the covered pixels are, block after block, so triangle after
-    // triangle. Four are written for each block and those that are not covered overwritten:
-    // without a branch, as above.
-    std::uint16_t places[4 * kQuads];
+    loops_.cover_quads(batch_, kBatch, last_, quads_);
+    paint_pixels(find_covered());
+    quad_count_ = 0;
+    last_ = kBatch;
+  }
+
+  /// Writes into places_ where in the arrays of quads_ the covered pixels are; returns how many.
+  std::size_t find_covered() {
     std::size_t count = 0;
-    for (std::size_t n = 0; n < quad_count_; ++n) {
-      const std::size_t covered = static_cast<std::size_t>(quads_.covered[n]);
-      const CoveredPixels& pixels = kCoveredPixels[covered];
-      for (std::size_t k = 0; k < 4; ++k) {
-        places[count + k] = static_cast<std::uint16_t>(pixels.places[k] + n);
+    for (std::size_t k = 0; k < quad_count_; ++k) {
+      const std::size_t quad = order_[k];
+      if (quads_.covered[quad] > 0b1111) cover_exactly(quad);
+      // Four are written and those that are not covered overwritten: without a branch, as above.
+      const CoveredPixels& pixels = kCoveredPixels[static_cast<std::size_t>(quads_.covered[quad])];
+      for (std::size_t n = 0; n < 4; ++n) {
+        places_[count + n] = static_cast<std::uint16_t>(pixels.pixels[n] * kQuads + quad);
       }
       count += pixels.count;
     }
-    const RasterBuffers buffers = buffers_;  // which nothing below can change
-    for (std::size_t k = 0; k < count; ++k) {
-      const std::size_t place = places[k], n = place % kQuads, pixel = place / kQuads;
-      const int x = quads_.left[n] + static_cast<int>(pixel % 2);
-      const int y = quads_.top[n] + static_cast<int>(pixel / 2);
-      const float weights[] = {quads_.weights[0][place], quads_.weights[1][place],
-                               quads_.weights[2][place]};
-      paint_pixel(buffers, quads_.triangle[n], x, y, quads_.depth[place], weights);
-    }
-    quad_count_ = 0;
+    return count;
   }
 
-  void paint_rows(std::int32_t index, std::size_t i) {
-    const std::int32_t* const corners = corners_of(index);
-    const float *const v0 = vertex(corners[0]), *const v1 = vertex(corners[1]),
-                       *const v2 = vertex(corners[2]);
-    const simd::Triangle triangle =
-        simd::make_triangle(v0[0], v0[1], v0[2], v1[0], v1[1], v1[2], v2[0], v2[1], v2[2]);
+  /// Paints those of the first `count` places that are not hidden, in this order.
+  void paint_pixels(std::size_t count) {
+    const RasterBuffers buffers = buffers_;  // which nothing below can change
+    for (std::size_t k = 0; k < count; ++k) {
+      const std::size_t place = places_[k], quad = place % kQuads, pixel = place / kQuads;
+      const int x = quads_.left[quad] + static_cast<int>(pixel % 2);
+      const int y = quads_.top[quad] + static_cast<int>(pixel / 2);
+      const float weights[] = {quads_.weights[0][place], quads_.weights[1][place],
+                               quads_.weights[2][place]};
+      const auto slot = static_cast<std::size_t>(quads_.slot[quad]);
+      paint_pixel(buffers, triangle_in(slot), x, y, quads_.depth[place], weights);
+    }
+  }
+
+  /// Looks at those pixels of a quad again, in exact arithmetic, that single precision left open.
+  void cover_exactly(std::size_t quad) {
+    const simd::Triangle triangle = exact_triangle(static_cast<std::size_t>(quads_.slot[quad]));
+    const simd::Edge* const edges = triangle.edges;
+    std::int32_t& covered = quads_.covered[quad];
+    for (std::size_t pixel = 0; pixel < 4; ++pixel) {
+      if ((covered >> 4 >> pixel & 1) == 0) continue;
+      const double x = quads_.left[quad] + static_cast<int>(pixel % 2);
+      const double y = quads_.top[quad] + static_cast<int>(pixel / 2);
+      const simd::Fragment fragment =
+          simd::fragment_at(triangle, simd::value_at(edges[0], x, simd::value_in_row(edges[0], y)),
+                            simd::value_at(edges[1], x, simd::value_in_row(edges[1], y)),
+                            simd::value_at(edges[2], x, simd::value_in_row(edges[2], y)));
+      covered |= static_cast<std::int32_t>(fragment.inside) << pixel;
+      const std::size_t place = kQuads * pixel + quad;
+      for (std::size_t k = 0; k < 3; ++k) quads_.weights[k][place] = fragment.weights[k];
+      quads_.depth[place] = fragment.depth;
+    }
+    covered &= 0b1111;
+  }
+
+  void paint_rows(std::size_t slot) {
+    const simd::Triangle triangle = exact_triangle(slot);
     if (!triangle.drawn) return;
-    simd::PixelRow row;
-    for (int y = boxes_.top[i]; y <= boxes_.bottom[i]; ++y) {
-      int first = boxes_.left[i], last = boxes_.right[i];
+    for (int y = batch_.top[slot]; y <= batch_.bottom[slot]; ++y) {
+      int first = batch_.left[slot], last = batch_.right[slot];
       for (const simd::Edge& edge : triangle.edges) {
         narrow(edge, simd::value_in_row(edge, y), first, last);
       }
       constexpr int kMost = simd::PixelRow::kMost;
       for (int x = first; x <= last; x += kMost) {
         const auto count = static_cast<std::size_t>(std::min(kMost, last - x + 1));
-        loops_.cover_row(triangle, y, x, count, row);
+        loops_.cover_row(triangle, y, x, count, row_);
         for (std::size_t n = 0; n < count; ++n) {
-          if (row.covered[n] == 0) continue;
-          const float weights[] = {row.weights[0][n], row.weights[1][n], row.weights[2][n]};
-          paint_pixel(buffers_, index, x + static_cast<int>(n), y, row.depth[n], weights);
+          if (row_.covered[n] == 0) continue;
+          const float weights[] = {row_.weights[0][n], row_.weights[1][n], row_.weights[2][n]};
+          paint_pixel(buffers_, triangle_in(slot), x + static_cast<int>(n), y, row_.depth[n],
+                      weights);
         }
       }
     }
@@ -191,19 +235,19 @@ class Painter {
     if (buffers.barycentric != nullptr) {
       for (std::size_t k = 0; k < 3; ++k) buffers.barycentric[3 * pixel + k] = weights[k];
     }
-    if (buffers.image != nullptr) paint_attributes(triangle, buffers.image, pixel, weights);
+    if (buffers.image != nullptr) paint_attributes(triangle, pixel, weights);
   }
 
-  void paint_attributes(std::int32_t triangle, float* image, std::size_t pixel,
-                        const float* weights) const {
+  void paint_attributes(std::int32_t triangle, std::size_t pixel, const float* weights) const {
     const std::int32_t* const corners = corners_of(triangle);
     const std::size_t channels = mesh_.channels;
     const float* const c0 = mesh_.attributes + channels * static_cast<std::size_t>(corners[0]);
     const float* const c1 = mesh_.attributes + channels * static_cast<std::size_t>(corners[1]);
     const float* const c2 = mesh_.attributes + channels * static_cast<std::size_t>(corners[2]);
-    float* const colour = image + channels * pixel;
+    float* const colour = buffers_.image + channels * pixel;
     for (std::size_t c = 0; c < channels; ++c) {
-      colour[c] = weights[0] * c0[c] + weights[1] * c1[c] + weights[2] * c2[c];
+      // So that equal attributes stay as they are; the weights' sum is a little off 1.
+      colour[c] = c0[c] + (weights[1] * (c1[c] - c0[c]) + weights[2] * (c2[c] - c0[c]));
     }
   }
 
@@ -211,10 +255,14 @@ class Painter {
   const RasterBuffers& buffers_;
   const simd::PixelWindow window_;
   const simd::Loops& loops_ = simd::loops();
-  simd::PixelBoxes boxes_;
-  // Blocks that wait to be painted.
+  std::size_t first_ = 0;  // triangle of the batch
+  simd::TriangleBatch batch_;
   simd::PixelQuads quads_;
-  std::size_t quad_count_ = 0;
+  std::size_t last_ = kBatch;    // behind the last of quads_
+  std::uint16_t order_[kQuads];  // of quads, as their triangles come
+  std::size_t quad_count_ = 0;   // in order_
+  std::uint16_t places_[4 * kQuads + 4];
+  simd::PixelRow row_;
 };
 
 std::size_t require_buffers(const RasterBuffers& buffers) {

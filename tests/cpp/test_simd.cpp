@@ -90,7 +90,7 @@ TEST_CASE("simd: every build covers the same pixels to the same bits") {
   const float odd[] = {kNan, -kNan, 1e-45f, -3e38f, 3e38f, std::numeric_limits<float>::infinity()};
   constexpr int kHeight = 30, kWidth = 40;
   for (int round = 0; round < 100; ++round) {
-    const std::size_t count = 1 + generator() % PixelBoxes::kMost;
+    const std::size_t count = 1 + generator() % TriangleBatch::kMost;
     auto vertices = random_floats(9 * count, -10, 50);
     if (round % 2 == 0) {  // centres of pixels on edges and corners
       for (float& value : vertices) value = std::round(value);
@@ -103,29 +103,28 @@ TEST_CASE("simd: every build covers the same pixels to the same bits") {
       index = static_cast<std::int32_t>(generator() % (vertices.size() / 3));
     }
     const MeshView mesh{vertices.data(), triangles.data()};
-    PixelQuads blocks{};
-    for (std::size_t i = 0; i < count; ++i) {
-      blocks.triangle[i] = static_cast<std::int32_t>(generator() % count);
-      blocks.left[i] = static_cast<std::int32_t>(generator() % kWidth);
-      blocks.top[i] = static_cast<std::int32_t>(generator() % kHeight);
-      blocks.wanted[i] = static_cast<std::int32_t>(generator() % 16);
+    const PixelWindow window{3, kWidth, 5, kHeight};
+    PixelQuads quads{};
+    for (std::size_t i = count; i < PixelQuads::kMost; ++i) {
+      quads.slot[i] = static_cast<std::int32_t>(generator() % count);
+      quads.left[i] = static_cast<std::int32_t>(generator() % kWidth);
+      quads.top[i] = static_cast<std::int32_t>(generator() % kHeight);
+      quads.wanted[i] = static_cast<std::int32_t>(generator() % 16);
     }
     for_each_build([&](const Loops& scalar, const Loops& other) {
-      PixelBoxes expected{}, found{};
-      const PixelWindow window{3, kWidth, 5, kHeight};
-      scalar.find_boxes(mesh, 0, count, window, expected);
-      other.find_boxes(mesh, 0, count, window, found);
+      TriangleBatch expected{}, found{};
+      PixelQuads one = quads, two = quads;
+      scalar.set_up_triangles(mesh, 0, count, window, expected, one);
+      other.set_up_triangles(mesh, 0, count, window, found, two);
       for (std::size_t i = 0; i < count; ++i) {
         CHECK((found.left[i] >= 3 && found.top[i] >= 5));
         CHECK((found.right[i] <= kWidth && found.bottom[i] <= kHeight));
         CHECK((found.left[i] == expected.left[i] && found.right[i] == expected.right[i] &&
                found.top[i] == expected.top[i] && found.bottom[i] == expected.bottom[i]));
       }
-
-      PixelQuads one = blocks, two = blocks;
-      scalar.cover_quads(mesh, count, one);
-      other.cover_quads(mesh, count, two);
-      for (std::size_t i = 0; i < count; ++i) {
+      scalar.cover_quads(expected, count, PixelQuads::kMost, one);
+      other.cover_quads(found, count, PixelQuads::kMost, two);
+      for (std::size_t i = 0; i < PixelQuads::kMost; ++i) {
         REQUIRE(one.covered[i] == two.covered[i]);
         for (std::size_t pixel = 0; pixel < 4; ++pixel) {
           if ((one.covered[i] >> pixel & 1) == 0) continue;  // the rest means nothing
@@ -146,6 +145,62 @@ TEST_CASE("simd: every build covers the same pixels to the same bits") {
       }
     });
   }
+}
+
+TEST_CASE("simd: where single precision is sure of a quad, exact arithmetic says the same") {
+  std::size_t sure = 0, unsure = 0;
+  for (int round = 0; round < 400; ++round) {
+    constexpr std::size_t kCount = TriangleBatch::kMost;
+    // From far below a pixel to too large, around points from the window's corner to far away.
+    const float size = std::ldexp(1.0f, round % 12 - 5);
+    const float far = round % 3 == 0 ? 4000.0f : 60.0f;
+    const PixelWindow window{0, 5000, 0, 5000};
+    const auto middles = random_floats(2 * kCount, -1, far);
+    auto vertices = random_floats(9 * kCount, -size, size);
+    std::vector<std::int32_t> triangles(3 * kCount);
+    for (std::size_t i = 0; i < 3 * kCount; ++i) {
+      triangles[i] = static_cast<std::int32_t>(i);
+      for (std::size_t axis = 0; axis < 2; ++axis) {
+        vertices[3 * i + axis] += middles[2 * (i / 3) + axis];
+        if (round % 4 == 0) {  // thin ones, and centres of pixels on edges
+          vertices[3 * i + axis] = std::round(8 * vertices[3 * i + axis]) / 8;
+        }
+      }
+    }
+    TriangleBatch batch{};
+    PixelQuads quads{};
+    loops().set_up_triangles({vertices.data(), triangles.data()}, 0, kCount, window, batch, quads);
+    for (std::size_t i = 0; i < kCount; ++i) {
+      if (quads.covered[i] > 0b1111) {
+        ++unsure;
+        continue;
+      }
+      ++sure;
+      const float* const v = vertices.data() + 9 * i;
+      const Triangle triangle = make_triangle(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]);
+      const Edge* const edges = triangle.edges;
+      for (std::size_t pixel = 0; pixel < 4; ++pixel) {
+        if ((quads.wanted[i] >> pixel & 1) == 0) continue;
+        const double x = quads.left[i] + static_cast<int>(pixel % 2);
+        const double y = quads.top[i] + static_cast<int>(pixel / 2);
+        const Fragment exact =
+            fragment_at(triangle, value_at(edges[0], x, value_in_row(edges[0], y)),
+                        value_at(edges[1], x, value_in_row(edges[1], y)),
+                        value_at(edges[2], x, value_in_row(edges[2], y)));
+        const bool covered = (quads.covered[i] >> pixel & 1) != 0;
+        REQUIRE(covered == exact.inside);
+        if (!covered) continue;
+        const std::size_t at = PixelQuads::kMost * pixel + i;
+        for (std::size_t k = 0; k < 3; ++k) {
+          CHECK(quads.weights[k][at] >= 0.0f);
+          CHECK(std::abs(quads.weights[k][at] - exact.weights[k]) <= batch.tolerance[i]);
+        }
+        CHECK(std::abs(quads.depth[at] - exact.depth) <= 4 * size * (batch.tolerance[i] + 1e-6f));
+      }
+    }
+  }
+  CHECK(sure > 10000);
+  CHECK(unsure > 100);
 }
 
 TEST_CASE("simd: every build finds the overlaps of the definition, however large the boxes are") {

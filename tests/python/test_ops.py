@@ -860,8 +860,8 @@ def test_both_sides_are_drawn(seed: int) -> None:
     vertices = random_mesh(np.random.default_rng(seed), vertices=3)["vertices"]
     front, back = (ops.rasterize(vertices, [t], SIDE, SIDE) for t in ((0, 1, 2), (2, 1, 0)))
     np.testing.assert_array_equal(front.triangle, back.triangle)
-    np.testing.assert_allclose(front.depth, back.depth, rtol=1e-6, atol=1e-5)
-    np.testing.assert_allclose(front.barycentric, back.barycentric[:, :, ::-1], atol=1e-6)
+    np.testing.assert_allclose(front.depth, back.depth, rtol=1e-6, atol=5e-5)
+    np.testing.assert_allclose(front.barycentric, back.barycentric[:, :, ::-1], atol=2e-5)
 
 
 @given(seeds, seeds)

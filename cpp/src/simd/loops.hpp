@@ -44,24 +44,33 @@ struct PixelWindow {
   std::int32_t left, right, top, bottom;
 };
 
-/// Boxes of successive triangles: first and last columns and rows of pixel centres in the box and
-/// in the window; none where a first is above its last. With NaN among the corners, some of the
-/// window's.
-struct PixelBoxes {
+/// Successive triangles, set up to be tested at pixels in single precision. Their weights 1 and 2
+/// at column x and row y are along[k] * (x - origin x) + down[k] * (y - origin y) + start[k], all
+/// rounded; weight 0 is what they leave of 1. A pixel is inside where all three are above the
+/// tolerance, outside where one is below its negative; in between only exact arithmetic can tell.
+struct TriangleBatch {
   static constexpr std::size_t kMost = 64;
+  static constexpr int kSmall = 16;       ///< pixels; from there on rounding errors grow too large
+  alignas(64) std::int32_t small[kMost];  ///< 1 if width and height are below, seen or not
+  /// First and last columns and rows of pixel centres in the box and in the window; none where a
+  /// first is above its last. With NaN among the corners, some of the window's.
   alignas(64) std::int32_t left[kMost], right[kMost], top[kMost], bottom[kMost];
+  alignas(64) float origin_x[kMost], origin_y[kMost];  ///< whole numbers
+  alignas(64) float along[2][kMost], down[2][kMost], start[2][kMost];
+  alignas(64) float tolerance[kMost];          ///< infinite or NaN where nothing is sure
+  alignas(64) float z[kMost], rise[2][kMost];  ///< depth of corner 0, and what 1 and 2 add to it
 };
 
-/// Blocks of 2 x 2 pixels, each with the triangle that may cover it. Pixels 0 and 1 are the upper
-/// ones, 2 and 3 those below.
+/// Quads of 2 x 2 pixels, each with the triangle of a batch that may cover it. Pixels 0 and 1 are
+/// the upper ones, 2 and 3 those below.
 struct PixelQuads {
-  static constexpr std::size_t kMost = 64;
-  alignas(64) std::int32_t triangle[kMost];
+  static constexpr std::size_t kMost = 256;
+  alignas(64) std::int32_t slot[kMost];              ///< of the triangle in its batch
   alignas(64) std::int32_t left[kMost], top[kMost];  ///< pixel 0
   alignas(64) std::int32_t wanted[kMost];            ///< 1 << pixel for those to look at
   // What comes out.
-  alignas(64) std::int32_t covered[kMost];                    ///< 1 << pixel
-  alignas(64) float weights[3][4 * kMost], depth[4 * kMost];  ///< at kMost * pixel + block
+  alignas(64) std::int32_t covered[kMost];                    ///< 1 << pixel; 16 << pixel if unsure
+  alignas(64) float weights[3][4 * kMost], depth[4 * kMost];  ///< at kMost * pixel + quad
 };
 
 /// Pixels of one row.
@@ -129,15 +138,17 @@ struct Loops {
   void (*shade)(const float* vertices, const float* normals, std::size_t count,
                 const ShadingTerms& terms, float* out);
 
-  /// The boxes of `count` triangles from `first` on.
-  void (*find_boxes)(const MeshView& mesh, std::size_t first, std::size_t count,
-                     const PixelWindow& window, PixelBoxes& boxes);
+  /// Sets up `count` triangles from `first` on, and looks at the first quad of each one's box: quad
+  /// i for triangle i, `wanted` and all that comes out.
+  void (*set_up_triangles)(const MeshView& mesh, std::size_t first, std::size_t count,
+                           const PixelWindow& window, TriangleBatch& batch, PixelQuads& quads);
 
-  /// Fills what comes out of the first `count` blocks.
-  void (*cover_quads)(const MeshView& mesh, std::size_t count, PixelQuads& quads);
+  /// Fills what comes out of quads `first` to `last` - 1.
+  void (*cover_quads)(const TriangleBatch& batch, std::size_t first, std::size_t last,
+                      PixelQuads& quads);
 
-  /// Fills the first `count` pixels of a row, which begins at column `first`.
-  void (*cover_row)(const Triangle& triangle, int y, int first, std::size_t count, PixelRow& row);
+  /// Fills the first `count` pixels of a row, which begins at column `left`, in exact arithmetic.
+  void (*cover_row)(const Triangle& triangle, int y, int left, std::size_t count, PixelRow& row);
 };
 
 /// The plain build, which reads nothing that it does not need.

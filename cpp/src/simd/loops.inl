@@ -507,76 +507,144 @@ void shade(const float* vertices, const float* normals, std::size_t count,
   }
 }
 
-void find_boxes(const MeshView& mesh, std::size_t first, std::size_t count,
-                const PixelWindow& window, PixelBoxes& boxes) {
+/// What single precision says of a triangle of a batch at a pixel.
+struct QuickFragment {
+  float weights[3], depth;
+  bool inside, unsure;
+};
+
+/// `row1`, `row2`: weights 1 and 2 of the pixel's row at column 0.
+inline QuickFragment quick_fragment(float along1, float along2, float row1, float row2, float x,
+                                    float tolerance, float z, float rise1, float rise2) {
+  const float w1 = along1 * x + row1, w2 = along2 * x + row2, w0 = 1.0f - w1 - w2;
+  float least = w0 < w1 ? w0 : w1;
+  least = least < w2 ? least : w2;
+  const bool inside = least > tolerance;
+  return {{w0, w1, w2}, z + (w1 * rise1 + w2 * rise2), inside, !(inside | (least < -tolerance))};
+}
+
+/// Looks at quad `at`, of triangle `slot`.
+inline void cover_quad(const TriangleBatch& batch, std::size_t slot, std::size_t at,
+                       PixelQuads& quads) {
+  const float x = static_cast<float>(quads.left[at]) - batch.origin_x[slot];
+  const float y = static_cast<float>(quads.top[at]) - batch.origin_y[slot];
+  const float along1 = batch.along[0][slot], along2 = batch.along[1][slot];
+  const float tolerance = batch.tolerance[slot], z = batch.z[slot];
+  const float rise1 = batch.rise[0][slot], rise2 = batch.rise[1][slot];
+  std::int32_t covered = 0, unsure = 0;
+  for (std::size_t pixel = 0; pixel < 4; ++pixel) {
+    const float py = y + static_cast<float>(pixel / 2);
+    const QuickFragment fragment =
+        quick_fragment(along1, along2, batch.down[0][slot] * py + batch.start[0][slot],
+                       batch.down[1][slot] * py + batch.start[1][slot],
+                       x + static_cast<float>(pixel % 2), tolerance, z, rise1, rise2);
+    covered |= static_cast<std::int32_t>(fragment.inside) << pixel;
+    unsure |= static_cast<std::int32_t>(fragment.unsure) << pixel;
+    const std::size_t place = PixelQuads::kMost * pixel + at;
+    for (std::size_t k = 0; k < 3; ++k) quads.weights[k][place] = fragment.weights[k];
+    quads.depth[place] = fragment.depth;
+  }
+  const std::int32_t wanted = quads.wanted[at];
+  quads.covered[at] = (covered & wanted) | (unsure & wanted) << 4;
+}
+
+void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count,
+                      const PixelWindow& window, TriangleBatch& out, PixelQuads& quads) {
+  const float* __restrict const vertices = mesh.vertices;
   const std::int32_t* __restrict const triangles = mesh.triangles + 3 * first;
-  const auto find = [=](const float* __restrict at, std::int32_t begin, std::int32_t end,
-                        std::int32_t* __restrict lowest, std::int32_t* __restrict highest) {
-    const auto from = static_cast<float>(begin), to = static_cast<float>(end);
+  constexpr auto kSmall = static_cast<float>(TriangleBatch::kSmall);
+  constexpr float kError = 1.0f / (1 << 18);  // 64 roundings; fewer are made
+  constexpr float kConstantError = 1.0f / (1 << 22);
+  constexpr float kMostError = 1.0f / (1 << 13);
+  const float infinity = static_cast<float>(INFINITY);
+  constexpr std::size_t kMost = TriangleBatch::kMost;
+  float x_of[3][kMost], y_of[3][kMost], z_of[3][kMost];
+  for (std::size_t k = 0; k < 3; ++k) {
     for (std::size_t i = 0; i < count; ++i) {
-      const float a = at[3 * triangles[3 * i]];
-      const float b = at[3 * triangles[3 * i + 1]];
-      const float c = at[3 * triangles[3 * i + 2]];
+      const std::int32_t corner = 3 * triangles[3 * i + k];
+      x_of[k][i] = vertices[corner];
+      y_of[k][i] = vertices[corner + 1];
+      z_of[k][i] = vertices[corner + 2];
+    }
+  }
+  TriangleBatch& __restrict batch = out;
+  float width[kMost], height[kMost];
+  const auto find_box = [count](const float (&at)[3][kMost], float begin, float end,
+                                std::int32_t* __restrict lowest, std::int32_t* __restrict highest,
+                                float* __restrict origin, float* __restrict extent) {
+    for (std::size_t i = 0; i < count; ++i) {
+      const float a = at[0][i], b = at[1][i], c = at[2][i];
       float least = a < b ? a : b;
       least = least < c ? least : c;
       float most = a > b ? a : b;
       most = most > c ? most : c;
+      origin[i] = floorf(least);
+      extent[i] = most - least;
       // Clipped while they are floating point, so that they fit an int; of NaN nothing is left.
-      least = least > from ? least : from;
-      least = least < to + 1.0f ? least : to + 1.0f;
-      most = most > from - 1.0f ? most : from - 1.0f;
-      most = most < to ? most : to;
+      least = least > begin ? least : begin;
+      least = least < end + 1.0f ? least : end + 1.0f;
+      most = most > begin - 1.0f ? most : begin - 1.0f;
+      most = most < end ? most : end;
       const auto up = static_cast<std::int32_t>(least), down = static_cast<std::int32_t>(most);
       lowest[i] = up + static_cast<std::int32_t>(static_cast<float>(up) < least);
       highest[i] = down - static_cast<std::int32_t>(static_cast<float>(down) > most);
     }
   };
-  find(mesh.vertices, window.left, window.right, boxes.left, boxes.right);
-  find(mesh.vertices + 1, window.top, window.bottom, boxes.top, boxes.bottom);
-}
-
-void cover_quads(const MeshView& mesh, std::size_t count, PixelQuads& quads) {
-  const float* __restrict const vertices = mesh.vertices;
-  const std::int32_t* __restrict const triangles = mesh.triangles;
-  PixelQuads& __restrict q = quads;
-  float x[3][PixelQuads::kMost], y[3][PixelQuads::kMost], z[3][PixelQuads::kMost];
-  for (std::int32_t k = 0; k < 3; ++k) {
-    for (std::size_t i = 0; i < count; ++i) {
-      const std::int32_t corner = 3 * triangles[3 * q.triangle[i] + k];
-      x[k][i] = vertices[corner];
-      y[k][i] = vertices[corner + 1];
-      z[k][i] = vertices[corner + 2];
-    }
-  }
+  find_box(x_of, static_cast<float>(window.left), static_cast<float>(window.right), batch.left,
+           batch.right, batch.origin_x, width);
+  find_box(y_of, static_cast<float>(window.top), static_cast<float>(window.bottom), batch.top,
+           batch.bottom, batch.origin_y, height);
   for (std::size_t i = 0; i < count; ++i) {
-    const Triangle triangle = make_triangle(x[0][i], y[0][i], z[0][i], x[1][i], y[1][i], z[1][i],
-                                            x[2][i], y[2][i], z[2][i]);
-    const Edge* const edges = triangle.edges;
-    const double left = q.left[i], top = q.top[i];
-    std::int32_t covered = 0;
-    for (std::size_t pixel = 0; pixel < 4; ++pixel) {
-      const double px = left + static_cast<double>(pixel % 2);
-      const double py = top + static_cast<double>(pixel / 2);
-      const Fragment fragment =
-          fragment_at(triangle, value_at(edges[0], px, value_in_row(edges[0], py)),
-                      value_at(edges[1], px, value_in_row(edges[1], py)),
-                      value_at(edges[2], px, value_in_row(edges[2], py)));
-      covered |= static_cast<std::int32_t>(fragment.inside) << pixel;
-      const std::size_t at = PixelQuads::kMost * pixel + i;
-      for (std::size_t k = 0; k < 3; ++k) q.weights[k][at] = fragment.weights[k];
-      q.depth[at] = fragment.depth;
-    }
-    q.covered[i] = covered & q.wanted[i];
+    // From a point beside the triangle, whatever the window, so that windows show the same.
+    const float x0 = x_of[0][i] - batch.origin_x[i], y0 = y_of[0][i] - batch.origin_y[i];
+    const float ux = x_of[1][i] - x_of[0][i], uy = y_of[1][i] - y_of[0][i];
+    const float vx = x_of[2][i] - x_of[0][i], vy = y_of[2][i] - y_of[0][i];
+    const float inverse = 1.0f / (ux * vy - vx * uy);
+    const float along1 = vy * inverse, down1 = -vx * inverse;
+    const float along2 = -uy * inverse, down2 = ux * inverse;
+    // Zero, unless something is infinite or NaN; then nothing is sure, and nothing is drawn.
+    const float zero = 0 * z_of[0][i] + 0 * z_of[1][i] + 0 * z_of[2][i];
+    const float error =
+        kError * (width[i] + 1.0f) * (height[i] + 1.0f) * fabsf(inverse) + kConstantError + zero;
+    batch.small[i] = (width[i] < kSmall) & (height[i] < kSmall);
+    batch.along[0][i] = along1;
+    batch.along[1][i] = along2;
+    batch.down[0][i] = down1;
+    batch.down[1][i] = down2;
+    batch.start[0][i] = -(along1 * x0 + down1 * y0);
+    batch.start[1][i] = -(along2 * x0 + down2 * y0);
+    batch.tolerance[i] = error < kMostError ? error : infinity;
+    batch.z[i] = z_of[0][i];
+    batch.rise[0][i] = z_of[1][i] - z_of[0][i];
+    batch.rise[1][i] = z_of[2][i] - z_of[0][i];
+  }
+  THREEDFA_SIMD_INDEPENDENT
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int32_t columns = batch.right[i] - batch.left[i];
+    const std::int32_t rows = batch.bottom[i] - batch.top[i];
+    std::int32_t wanted = (columns > 0 ? 0b1111 : 0b0101) & (rows > 0 ? 0b1111 : 0b0011);
+    quads.wanted[i] = (columns < 0) | (rows < 0) ? 0 : wanted;
+    quads.left[i] = batch.left[i];
+    quads.top[i] = batch.top[i];
+    cover_quad(batch, i, i, quads);
   }
 }
 
-void cover_row(const Triangle& given, int y, int first, std::size_t count, PixelRow& row) {
+void cover_quads(const TriangleBatch& batch, std::size_t first, std::size_t last,
+                 PixelQuads& quads) {
+  THREEDFA_SIMD_INDEPENDENT
+  for (std::size_t i = first; i < last; ++i) {
+    cover_quad(batch, static_cast<std::size_t>(quads.slot[i]), i, quads);
+  }
+}
+
+void cover_row(const Triangle& given, int y, int left, std::size_t count, PixelRow& row) {
   const Triangle triangle = given;
   const Edge* const edges = triangle.edges;
   const double row0 = value_in_row(edges[0], y), row1 = value_in_row(edges[1], y),
                row2 = value_in_row(edges[2], y);
   for (std::int32_t i = 0; i < static_cast<std::int32_t>(count); ++i) {
-    const double px = first + i;
+    const double px = left + i;
     const Fragment fragment =
         fragment_at(triangle, value_at(edges[0], px, row0), value_at(edges[1], px, row1),
                     value_at(edges[2], px, row2));
@@ -593,6 +661,6 @@ const Loops THREEDFA_SIMD_LOOPS = {THREEDFA_SIMD_NAME, add_rows,           overl
                                    resample_planes,    blend_rows,         blend_normalized,
                                    normalize_pixels,   scatter_areas,      walk_areas,
                                    unit_vectors,       unit_float_vectors, shade,
-                                   find_boxes,         cover_quads,        cover_row};
+                                   set_up_triangles,   cover_quads,        cover_row};
 
 }  // namespace threedfa::simd

@@ -70,8 +70,9 @@ inline Fragment fragment_at(const Triangle& triangle, double value0, double valu
   const auto w0 = static_cast<float>(value0 * inverse);
   const auto w1 = static_cast<float>(value1 * inverse);
   const auto w2 = static_cast<float>(value2 * inverse);
+  const float z0 = triangle.depth[0];
   return {{w0, w1, w2},
-          w0 * triangle.depth[0] + w1 * triangle.depth[1] + w2 * triangle.depth[2],
+          z0 + (w1 * (triangle.depth[1] - z0) + w2 * (triangle.depth[2] - z0)),
           static_cast<bool>(triangle.drawn & (value0 >= triangle.edges[0].least) &
                             (value1 >= triangle.edges[1].least) &
                             (value2 >= triangle.edges[2].least) & (sum > 0.0))};
