@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <memory>
 #include <optional>
 
 #include "arrays.hpp"
@@ -9,6 +10,7 @@
 #include "threedfa/painting.hpp"
 #include "threedfa/rasterizer.hpp"
 #include "threedfa/shading.hpp"
+#include "threedfa/vertex_rings.hpp"
 
 namespace threedfa::bindings {
 namespace {
@@ -20,6 +22,16 @@ Array<float> py_vertex_normals(py::handle vertices_in, py::handle triangles_in) 
   const auto target = writable(out);
   py::gil_scoped_release release;
   vertex_normals(view(vertices), view(triangles), target);
+  return out;
+}
+
+Array<float> py_ring_normals(const VertexRings& rings, py::handle vertices_in) {
+  const auto count = static_cast<py::ssize_t>(rings.vertex_count());
+  const auto vertices = reals(vertices_in, "vertices", {count, 3});
+  Array<float> out(shape_of(vertices));
+  const auto target = writable(out);
+  py::gil_scoped_release release;
+  vertex_normals(view(vertices), rings, target);
   return out;
 }
 
@@ -103,6 +115,16 @@ Array<float> py_shade(py::handle vertices_in, py::handle normals_in) {
 }  // namespace
 
 void register_mesh(py::module_& m) {
+  py::class_<VertexRings, std::unique_ptr<VertexRings>>(m, "VertexRings")
+      .def(py::init([](py::handle triangles_in, py::ssize_t vertex_count) {
+             to_int(vertex_count, "vertex_count");
+             const auto triangles = triangle_indices(triangles_in, vertex_count);
+             py::gil_scoped_release release;
+             return std::make_unique<VertexRings>(view(triangles),
+                                                  static_cast<std::size_t>(vertex_count));
+           }),
+           py::arg("triangles"), py::arg("vertex_count"))
+      .def("normals", &py_ring_normals, py::arg("vertices"));
   m.def("vertex_normals", &py_vertex_normals, py::arg("vertices"), py::arg("triangles"));
   m.def("rasterize", &py_rasterize, py::arg("vertices"), py::arg("triangles"), py::arg("height"),
         py::arg("width"), py::kw_only(), py::arg("attributes") = py::none(),

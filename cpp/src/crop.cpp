@@ -1,6 +1,7 @@
 #include "threedfa/crop.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <string>
@@ -117,19 +118,45 @@ Taps make_taps(int start, int size, int out_size, int limit, int step) {
   return taps;
 }
 
-/// One source row resampled along x: width x channels sums of weight times pixel.
+/// Taps along a row as one place, in pixels, and the weights of the pixel there and of the next
+/// one: w0 + (w1 << 16). The sums of weight times pixel are the same.
+struct PairedTaps {
+  std::vector<std::int32_t> places;
+  std::vector<std::uint32_t> weights;
+};
+
+PairedTaps paired(const Taps& taps, int limit) {
+  PairedTaps pairs;
+  pairs.places.reserve(taps.places[0].size());
+  pairs.weights.reserve(taps.places[0].size());
+  for (std::size_t i = 0; i < taps.places[0].size(); ++i) {
+    const int pixels[2] = {taps.places[0][i], taps.places[1][i]};
+    const int seen = taps.weights[0][i] != 0 ? pixels[0] : pixels[1];
+    const int place = std::min(seen, std::max(limit - 2, 0));
+    std::uint32_t weights = 0;
+    for (int k = 0; k < 2; ++k) {
+      weights += static_cast<std::uint32_t>(taps.weights[k][i]) << (pixels[k] == place ? 0 : 16);
+    }
+    pairs.places.push_back(place);
+    pairs.weights.push_back(weights);
+  }
+  return pairs;
+}
+
+/// One source row resampled along x: width x channels sums of weight times pixel, in sixteenths.
 template <int kChannels>
-void resample_row(const std::uint8_t* row, const Taps& columns, std::int32_t* out) {
+void resample_row(const std::uint8_t* row, const Taps& columns, std::int16_t* out) {
   for (std::size_t i = 0; i < columns.places[0].size(); ++i) {
     const std::uint8_t* first = row + columns.places[0][i];
     const std::uint8_t* second = row + columns.places[1][i];
     for (int c = 0; c < kChannels; ++c) {
-      *out++ = columns.weights[0][i] * first[c] + columns.weights[1][i] * second[c];
+      const int sum = columns.weights[0][i] * first[c] + columns.weights[1][i] * second[c];
+      *out++ = static_cast<std::int16_t>(sum >> 4);
     }
   }
 }
 
-void resample_row(const std::uint8_t* row, int channels, const Taps& columns, std::int32_t* out) {
+void resample_row(const std::uint8_t* row, int channels, const Taps& columns, std::int16_t* out) {
   switch (channels) {
     case 1:
       return resample_row<1>(row, columns, out);
@@ -137,23 +164,6 @@ void resample_row(const std::uint8_t* row, int channels, const Taps& columns, st
       return resample_row<3>(row, columns, out);
     default:
       return resample_row<4>(row, columns, out);
-  }
-}
-
-/// Two resampled rows, weighted, to 8 bits. The shifts are OpenCV's: they keep every product in 32
-/// bits; the result is at most 255, also where rounding makes a pair of weights add up to 2049.
-void blend_rows(const std::int32_t* top, const std::int32_t* bottom, const std::int32_t* weights,
-                std::size_t count, std::uint8_t* out) {
-  simd::loops().blend_rows(top, bottom, weights[0], weights[1], count, out);
-}
-
-/// The same for a factor of exactly 2, where all weights are 1024 (0 outside the image): the mean
-/// of four pixels, rounded once. The sum is below 2^31.
-void average_rows(const std::int32_t* top, const std::int32_t* bottom, const std::int32_t* weights,
-                  std::size_t count, std::uint8_t* out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::int32_t sum = weights[0] * top[i] + weights[1] * bottom[i];
-    out[i] = static_cast<std::uint8_t>((sum + (1 << 21)) >> 22);
   }
 }
 
@@ -168,26 +178,22 @@ bool is_copy(const ImageView& image, const PixelRegion& region, int height, int 
          region.height == height;
 }
 
-/// Calls `consume(y, row)` with each of the `height` output rows, width x channels bytes that are
-/// valid during the call. `resample_columns(y, columns, sums)` resamples source row y along x and
-/// says in which order the bytes are.
-template <class ResampleColumns, class Consume>
+/// Calls `blend(y, pair)` for each of the `height` output rows, made of two source rows resampled
+/// along x; they are valid during the call. `resample_columns(y, sums)` resamples source row y to
+/// width x channels sums.
+template <class ResampleColumns, class Blend>
 void resample(const ImageView& image, const PixelRegion& region, int height, int width,
-              ResampleColumns resample_columns, Consume consume) {
-  const bool halve = region.width == 2 * width && region.height == 2 * height;
-  const Taps columns = make_taps(region.x, region.width, width, image.width, image.channels);
+              ResampleColumns resample_columns, Blend blend) {
   const Taps rows = make_taps(region.y, region.height, height, image.height, 1);
 
   // Neighbouring output rows of an enlarged image share source rows, so the last two are kept.
   const std::size_t count =
       static_cast<std::size_t>(width) * static_cast<std::size_t>(image.channels);
-  std::vector<std::int32_t> buffers[2] = {std::vector<std::int32_t>(count),
-                                          std::vector<std::int32_t>(count)};
+  std::vector<std::int16_t> buffers[2] = {std::vector<std::int16_t>(count),
+                                          std::vector<std::int16_t>(count)};
   int buffered[2] = {-1, -1};
-  std::vector<std::uint8_t> out(count);
   for (int y = 0; y < height; ++y) {
     const auto at = static_cast<std::size_t>(y);
-    const std::int32_t weights[2] = {rows.weights[0][at], rows.weights[1][at]};
     if (buffered[1] == rows.places[0][at]) {
       std::swap(buffers[0], buffers[1]);
       std::swap(buffered[0], buffered[1]);
@@ -195,11 +201,15 @@ void resample(const ImageView& image, const PixelRegion& region, int height, int
     for (int k = 0; k < 2; ++k) {
       if (buffered[k] == rows.places[k][at]) continue;
       buffered[k] = rows.places[k][at];
-      resample_columns(buffered[k], columns, buffers[k].data());
+      resample_columns(buffered[k], buffers[k].data());
     }
-    (halve ? average_rows : blend_rows)(buffers[0].data(), buffers[1].data(), weights, count,
-                                        out.data());
-    consume(y, out.data());
+    simd::RowPair pair;
+    pair.top = buffers[0].data();
+    pair.bottom = buffers[1].data();
+    pair.top_weight = rows.weights[0][at];
+    pair.bottom_weight = rows.weights[1][at];
+    pair.halved = region.width == 2 * width && region.height == 2 * height;
+    blend(y, pair);
   }
 }
 
@@ -210,31 +220,42 @@ void resample_normalized(const ImageView& image, const PixelRegion& region, int 
   const std::size_t row_size = static_cast<std::size_t>(width);
   const std::size_t plane_size = row_size * static_cast<std::size_t>(height);
   const simd::Loops& loops = simd::loops();
-  // Writes output row y from bytes whose channels are `plane` apart and pixels `step`.
-  const auto write = [&](int y, const std::uint8_t* pixels, std::size_t plane, std::size_t step) {
-    const auto normalize = step == 1 ? loops.normalize : loops.normalize_every_third;
-    for (std::size_t c = 0; c < 3; ++c) {
-      const std::size_t from = normalization.reverse_channels ? 2 - c : c;
-      normalize(pixels + from * plane, row_size, normalization.mean[c], normalization.scale[c],
-                out + c * plane_size + static_cast<std::size_t>(y) * row_size);
-    }
+  // In the order of the picture's channels.
+  float mean[3], scale[3], *planes[3];
+  for (std::size_t c = 0; c < 3; ++c) {
+    const std::size_t from = normalization.reverse_channels ? 2 - c : c;
+    mean[from] = normalization.mean[c];
+    scale[from] = normalization.scale[c];
+    planes[from] = out + c * plane_size;
+  }
+  const auto rows_at = [&](int y) {
+    const std::size_t first = static_cast<std::size_t>(y) * row_size;
+    return std::array<float*, 3>{planes[0] + first, planes[1] + first, planes[2] + first};
   };
   if (is_copy(image, region, height, width)) {
     for (int y = 0; y < height; ++y) {
-      write(y, row_of(image, region.y + y) + region.x * 3, 1, 3);
+      loops.normalize_pixels(row_of(image, region.y + y) + region.x * 3, row_size, mean, scale,
+                             rows_at(y).data());
     }
     return;
   }
-  const auto resample_columns = [&](int y, const Taps& columns, std::int32_t* sums) {
-    // Pixels are read four bytes at a time: one too many for the last one in memory.
+  const PairedTaps taps =
+      paired(make_taps(region.x, region.width, width, image.width, 1), image.width);
+  const auto resample_columns = [&](int y, std::int16_t* sums) {
+    // Two pixels are read as eight bytes: two too many for the last ones in memory.
     const bool last_in_memory = y == (image.row_stride < 0 ? 0 : image.height - 1);
-    const auto resample_planes =
-        last_in_memory ? simd::scalar_loops.resample_planes : loops.resample_planes;
-    resample_planes(row_of(image, y), columns.places[0].data(), columns.places[1].data(),
-                    columns.weights[0].data(), columns.weights[1].data(), row_size, sums);
+    const auto resample_planes = last_in_memory || image.width == 1
+                                     ? simd::scalar_loops.resample_planes
+                                     : loops.resample_planes;
+    resample_planes(row_of(image, y), taps.places.data(), taps.weights.data(), row_size, sums);
   };
-  resample(image, region, height, width, resample_columns,
-           [&](int y, const std::uint8_t* planes) { write(y, planes, row_size, 1); });
+  resample(image, region, height, width, resample_columns, [&](int y, simd::RowPair pair) {
+    for (std::size_t c = 0; c < 3; ++c) {
+      loops.blend_normalized(pair, row_size, mean[c], scale[c], rows_at(y)[c]);
+      pair.top += row_size;
+      pair.bottom += row_size;
+    }
+  });
 }
 
 }  // namespace
@@ -246,21 +267,22 @@ void crop_resize(const ImageView& image, const Roi& roi, int height, int width,
   const PixelRegion region = pixel_region(roi, image);
   const std::size_t row_bytes =
       static_cast<std::size_t>(width) * static_cast<std::size_t>(image.channels);
-  const auto write = [&](int y, const std::uint8_t* pixels) {
-    std::copy_n(pixels, row_bytes, out.data() + static_cast<std::size_t>(y) * row_bytes);
-  };
+  const auto row_at = [&](int y) { return out.data() + static_cast<std::size_t>(y) * row_bytes; };
   if (is_copy(image, region, height, width)) {
     for (int y = 0; y < height; ++y) {
-      write(y, row_of(image, region.y + y) + region.x * image.channels);
+      std::copy_n(row_of(image, region.y + y) + region.x * image.channels, row_bytes, row_at(y));
     }
     return;
   }
+  const Taps columns = make_taps(region.x, region.width, width, image.width, image.channels);
   resample(
       image, region, height, width,
-      [&](int y, const Taps& columns, std::int32_t* sums) {
+      [&](int y, std::int16_t* sums) {
         resample_row(row_of(image, y), image.channels, columns, sums);
       },
-      write);
+      [&](int y, const simd::RowPair& pair) {
+        simd::loops().blend_rows(pair, row_bytes, row_at(y));
+      });
 }
 
 void crop_resize_normalize(const ImageView& image, const Roi& roi, int height, int width,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .landmark_sets import in_front
-from .ops import rasterize, vertex_normals
+from .ops import rasterize
 
 # Eyes, nose tip and corners of the mouth in a picture of 112 pixels, those at the image's left
 # first: the template of SphereFace (Liu et al. 2017) moved by 8 pixels, as ArcFace (Deng et al.
@@ -101,6 +101,7 @@ def frontalized(
     vertices: NDArray[np.float32],
     triangles: NDArray[np.int32],
     head: NDArray[np.float32],
+    facing: NDArray[np.float32],
     *,
     size: int,
     mirror: bool,
@@ -116,6 +117,8 @@ def frontalized(
         vertices: (V, 3) in the image.
         triangles: (T, 3).
         head: (V, 3) the same in object space, any unit.
+        facing: (V,) cosine of the angle between each vertex's normal and the direction to the
+            viewer.
         size: side of the picture.
         mirror: whether to fill from the other side.
 
@@ -140,9 +143,8 @@ def frontalized(
     drawn = np.array([1, -1, 1], np.float32) * (head - np.array([0, middle, 0], np.float32))
     drawn = drawn * np.float32(scale * finer) + np.array([1, 1, 0], np.float32) * (side - 1) / 2
 
-    facing = -vertex_normals(vertices, triangles)[:, 2:]  # y down turns normals round
     raster = rasterize(
-        drawn, triangles, side, side, attributes=np.concatenate([vertices, facing], axis=1)
+        drawn, triangles, side, side, attributes=np.concatenate([vertices, facing[:, None]], axis=1)
     )
     assert raster.image is not None
     covered = raster.triangle >= 0

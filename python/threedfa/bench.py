@@ -356,13 +356,19 @@ def mesh_rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
         lambda: textbook.rasterize_depth(drawn, triangles, side, side),
         _depths_agree,
     )
-    yield Row(
-        f"normals of {len(vertices):,} vertices",
-        lambda: ops.vertex_normals(vertices, triangles),
-        "NumPy, scattered",
-        lambda: textbook.vertex_normals(vertices, triangles),
-        _close(1e-3),
-    )
+    model = _model(sizes.grid, 1, folder)
+    count = f"{len(vertices):,} vertices"
+    for work, normals in (
+        (f"normals of {count}", lambda: ops.vertex_normals(vertices, triangles)),
+        (f"normals of {count} of a model", lambda: model.vertex_normals(vertices)),
+    ):
+        yield Row(
+            work,
+            normals,
+            "NumPy, scattered",
+            lambda: textbook.vertex_normals(vertices, triangles),
+            _close(1e-3),
+        )
     ours, theirs = folder / "ours", folder / "theirs"
 
     def written(write: Callable[[], object], path: Path) -> Callable[[], Path]:
@@ -383,10 +389,17 @@ def mesh_rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
     yield Row(
         f"binary PLY of {len(vertices):,} vertices",
         written(lambda: write_ply(ours, drawn, triangles), ours),
-        "writing its bytes",
-        written(lambda: theirs.write_bytes(content), theirs),
+        "its bytes, written beside and moved",
+        written(lambda: _write_and_move(theirs, content), theirs),
         _same_files,
     )
+
+
+def _write_and_move(path: Path, content: bytes) -> None:
+    """What it takes that a file appears whole or not at all."""
+    beside = path.with_name("beside")
+    beside.write_bytes(content)
+    beside.replace(path)
 
 
 def _same_files(ours: Path, theirs: Path) -> bool:

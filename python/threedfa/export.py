@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
 from .errors import ExportError
 from .face import Face
 from .files import atomic_write_all
@@ -175,7 +174,7 @@ class _Scene:
             vertices,
             face.triangles,
             colors,
-            _core.vertex_normals(vertices, face.triangles),
+            face.model.vertex_normals(vertices),
             # Readers that find texture coordinates look for no colours.
             uv if colors is None else None,
             texture,

@@ -91,6 +91,12 @@ class Face:
         """(V, 3) dense vertices in the image, with the z of the landmarks; computed when asked."""
         return self.model.project(self.params, self.roi, dense=True)
 
+    @property
+    def normals(self) -> NDArray[np.float32]:
+        """(V, 3) unit normals of ``vertices`` in image axes: +z towards the viewer, y down."""
+        # Image axes are left-handed (y down), which turns the triangles round.
+        return -self.model.vertex_normals(self.vertices)
+
     @cached_property
     def dense_vertices(self) -> NDArray[np.float32]:
         """(D, 3) ``vertices`` and, for a model with fewer than 35,568 of them, one more for each
@@ -251,6 +257,7 @@ class Face:
             self.vertices,
             self.triangles,
             self.model.reconstruct(self.shape_coeffs, self.expression_coeffs),
+            self.normals[:, 2],
             size=size,
             mirror=mirror,
         )

@@ -303,17 +303,21 @@ def encode_stl(vertices: NDArray[np.float32], triangles: NDArray[np.int32]) -> b
 def _ply_binary(
     vertices: NDArray[np.float32], triangles: NDArray[np.int32], colors: NDArray[np.uint8] | None
 ) -> tuple[memoryview, memoryview]:
-    fields: list[tuple[str, str, int]] = [("position", "<f4", 3)]
+    points: NDArray[Any] = np.ascontiguousarray(vertices, "<f4")
     if colors is not None:
-        fields.append(("color", "u1", 3))
-    points = np.empty(len(vertices), fields)
-    points["position"] = vertices
-    if colors is not None:
-        points["color"] = colors
-    faces = np.empty(len(triangles), [("count", "u1"), ("indices", "<i4", 3)])
+        points = np.empty(len(vertices), [("position", "V12"), ("color", "V3")])
+        points["position"] = _as_wholes(vertices, "<f4")
+        points["color"] = _as_wholes(colors, "u1")
+    faces = np.empty(len(triangles), [("count", "u1"), ("indices", "V12")])
     faces["count"] = 3
-    faces["indices"] = triangles
+    faces["indices"] = _as_wholes(triangles, "<i4")
     return points.data, faces.data
+
+
+def _as_wholes(rows: NDArray[Any], dtype: str) -> NDArray[np.void]:
+    """Each row of three numbers as one block of bytes: much faster to copy."""
+    numbers = np.ascontiguousarray(rows, dtype)
+    return numbers.view(f"V{3 * numbers.itemsize}")[:, 0]
 
 
 def _ply_ascii(

@@ -99,12 +99,6 @@ def vertex_colors(image: NDArray[np.uint8], vertices: NDArray[np.float32]) -> ND
     return colors
 
 
-def image_normals(face: Face) -> NDArray[np.float32]:
-    """(V, 3) unit normals of the face's vertices in image axes: +z towards the viewer, y down."""
-    # Image axes are left-handed (y down), which turns the triangles round.
-    return -_core.vertex_normals(face.vertices, face.triangles)
-
-
 def paint_mesh(
     canvas: NDArray[np.uint8],
     vertices: NDArray[np.float32],
@@ -136,7 +130,7 @@ def paint_lit(
     triangles: NDArray[np.int32],
     normals: NDArray[np.float32],
 ) -> None:
-    """Draw a mesh lit from the front into ``canvas``; normals as `image_normals` gives them."""
+    """Draw a mesh lit from the front into ``canvas``; normals as those of a `Face`."""
     paint_mesh(canvas, vertices, triangles, _core.shade(vertices, normals))
 
 
@@ -151,7 +145,7 @@ def paint_depth(
 
 
 def _paint_lit(canvas: _Image, face: Face) -> None:
-    paint_lit(canvas, face.vertices, face.triangles, image_normals(face))
+    paint_lit(canvas, face.vertices, face.triangles, face.normals)
 
 
 def _paint_depth(canvas: _Image, face: Face) -> None:
@@ -218,7 +212,7 @@ def _paint_landmarks(canvas: _Image, face: Face) -> None:
 
 def _paint_dense(canvas: _Image, face: Face) -> None:
     height, width = canvas.shape[:2]
-    points = face.vertices[image_normals(face)[:, 2] > 0, :2]
+    points = face.vertices[face.normals[:, 2] > 0, :2]
     # At most one point on six pixels, or the face would be a blot.
     area = float(np.ptp(points.astype(np.float64), axis=0).prod()) if len(points) else 0.0
     points = np.rint(points[:: max(1, round(6 * len(points) / max(area, 1.0)))])

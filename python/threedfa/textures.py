@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import _core
 from .face import Face
 from .image import ColorOrder, load_image
-from .rendering import image_normals, rasterize_window
+from .rendering import rasterize_window
 
 Fill: TypeAlias = Literal["mirror", "photo", "transparent"]
 """What texels show that the viewer does not see."""
@@ -114,7 +114,7 @@ def _lay_out(
             "uv_texture: expected a model with texture coordinates, this pack's has none; import "
             "it again with BFM_UV.mat and indices.npy beside the other files"
         )
-    vertices, normals, triangles = face.vertices, image_normals(face), face.triangles
+    vertices, normals, triangles = face.vertices, face.normals, face.triangles
     if fill != "mirror":
         texture, visibility = _core.texture_map(
             image, vertices, normals, vertices, uv, triangles, size

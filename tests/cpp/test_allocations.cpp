@@ -67,12 +67,14 @@ TEST_CASE("allocations: none in kernels that write into the caller's memory") {
   const Subdivision subdivision(triangles, kVertices);
   std::vector<float> dense(3 * subdivision.dense_count());
 
+  const VertexRings rings(triangles, kVertices);
   std::vector<double> normals_workspace;
   PaintWorkspace paint_workspace;
   const auto run = [&] {
     clear(buffers);
     rasterize(vertices, triangles, vertices, 3, buffers);
     vertex_normals(vertices, triangles, normals_workspace, normals);
+    vertex_normals(vertices, rings, normals);
     shade(vertices, normals, Lighting{}, greys);
     paint_mesh(canvas, vertices, triangles, greys, paint_workspace);
     sample_bilinear(view, vertices, 3, samples);

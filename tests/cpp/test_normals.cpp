@@ -1,22 +1,59 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <stdexcept>
 #include <vector>
 
 #include "threedfa/normals.hpp"
+#include "threedfa/vertex_rings.hpp"
 
 using threedfa::vertex_normals;
+using threedfa::VertexRings;
 
 namespace {
 
-std::vector<float> normals_of(const std::vector<float>& vertices,
-                              const std::vector<std::int32_t>& triangles) {
+std::vector<float> ring_normals(const std::vector<float>& vertices,
+                                const std::vector<std::int32_t>& triangles) {
   std::vector<float> out(vertices.size(), 99.0f);
-  vertex_normals(vertices, triangles, out);
+  vertex_normals(vertices, VertexRings(triangles, vertices.size() / 3), out);
   return out;
 }
+
+/// By both ways, which may differ by a few roundings.
+std::vector<float> normals_of(const std::vector<float>& vertices,
+                              const std::vector<std::int32_t>& triangles, float tolerance = 1e-6f) {
+  std::vector<float> out(vertices.size(), 99.0f);
+  vertex_normals(vertices, triangles, out);
+  const std::vector<float> other = ring_normals(vertices, triangles);
+  for (std::size_t k = 0; k < out.size(); ++k) CHECK(std::abs(other[k] - out[k]) <= tolerance);
+  return out;
+}
+
+/// Heights over a grid of `side` x `side` vertices, two triangles a square.
+struct Sheet {
+  std::vector<float> vertices;
+  std::vector<std::int32_t> triangles;
+
+  Sheet(int side, std::mt19937& random) {
+    std::uniform_real_distribution<float> height(0, 1);
+    for (int i = 0; i < side * side; ++i) {
+      vertices.insert(vertices.end(),
+                      {static_cast<float>(i % side), static_cast<float>(i / side), height(random)});
+    }
+    for (int row = 0; row + 1 < side; ++row) {
+      for (int column = 0; column + 1 < side; ++column) {
+        const int a = row * side + column, b = a + 1, c = a + side, d = c + 1;
+        if (random() % 2 == 0) {
+          triangles.insert(triangles.end(), {a, b, c, b, d, c});
+        } else {
+          triangles.insert(triangles.end(), {a, b, d, a, d, c});
+        }
+      }
+    }
+  }
+};
 
 }  // namespace
 
@@ -72,8 +109,9 @@ TEST_CASE("normals: have unit length, whatever the mesh's scale, and turn with t
       triangles.insert(triangles.end(), {a, b, c});
       turned.insert(turned.end(), {a, c, b});
     }
-    const std::vector<float> n = normals_of(vertices, triangles);
-    const std::vector<float> opposite = normals_of(vertices, turned);
+    // Sums of large areas that nearly cancel differ by more.
+    const std::vector<float> n = normals_of(vertices, triangles, 1e-3f);
+    const std::vector<float> opposite = normals_of(vertices, turned, 1e-3f);
     for (std::size_t k = 0; k < n.size(); k += 3) {
       const double length = std::hypot(n[k], n[k + 1], n[k + 2]);
       CHECK((length == 0.0 || std::abs(length - 1.0) < 1e-6));
@@ -82,6 +120,43 @@ TEST_CASE("normals: have unit length, whatever the mesh's scale, and turn with t
       }
     }
   }
+}
+
+TEST_CASE("normals: of a sheet, with any triangles left out, in any order") {
+  std::mt19937 random(8);
+  for (int round = 0; round < 200; ++round) {
+    Sheet sheet(2 + static_cast<int>(random() % 12), random);
+    auto& triangles = sheet.triangles;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(round % 5) * 3; ++i) {
+      const std::size_t t = 3 * (random() % (triangles.size() / 3));
+      if (i % 2 == 0) {  // names a vertex twice: no area
+        triangles[t] = triangles[t + 1];
+      } else {  // turned over: meets its neighbours the wrong way round
+        std::swap(triangles[t], triangles[t + 1]);
+      }
+    }
+    for (std::size_t t = 0; t < triangles.size(); t += 3) {
+      const std::size_t other = 3 * (random() % (triangles.size() / 3));
+      std::swap_ranges(&triangles[t], &triangles[t] + 3, &triangles[other]);
+      std::rotate(&triangles[t], &triangles[t] + random() % 3, &triangles[t] + 3);
+    }
+    triangles.resize(triangles.size() - 3 * (random() % (triangles.size() / 3)));
+    const float scale = std::ldexp(1.0f, static_cast<int>(random() % 180) - 90);
+    for (float& value : sheet.vertices) value *= round % 2 == 0 ? 1.0f : scale;
+    normals_of(sheet.vertices, triangles, 2e-6f);
+  }
+}
+
+TEST_CASE("normals: where sheets meet in a vertex or an edge") {
+  std::mt19937 random(9);
+  std::uniform_real_distribution<float> coordinate(-1, 1);
+  std::vector<float> vertices(3 * 9);
+  for (float& value : vertices) value = coordinate(random);
+  // Two closed rings and a fan around vertex 0; three triangles at the edge 0-1; one twice.
+  const std::vector<std::int32_t> triangles{0, 1, 2, 0, 2, 3, 0, 3, 1, 0, 4, 5, 0, 5, 6,
+                                            0, 6, 4, 0, 7, 8, 0, 1, 7, 0, 1, 7, 1, 0, 8};
+  normals_of(vertices, triangles, 2e-6f);
+  normals_of(vertices, {0, 1, 2, 2, 1, 0}, 0);  // both sides of one triangle: no area
 }
 
 TEST_CASE("normals: bad input is refused") {
@@ -96,4 +171,13 @@ TEST_CASE("normals: bad input is refused") {
   const std::vector<std::int32_t> triangles{0, 1, 2};
   CHECK_THROWS_AS(vertex_normals(vertices, triangles, small), std::invalid_argument);
   CHECK(normals_of({}, {}).empty());
+
+  const VertexRings rings(triangles, 3);
+  std::vector<float> out(9);
+  CHECK_THROWS_AS(vertex_normals(vertices, rings, small), std::invalid_argument);
+  CHECK_THROWS_AS(vertex_normals(small, rings, out), std::invalid_argument);
+  CHECK_THROWS_AS(VertexRings(triangles, 2), std::invalid_argument);
+  const std::vector<std::int32_t> negative{0, 1, -1}, incomplete{0, 1};
+  CHECK_THROWS_AS(VertexRings(negative, 3), std::invalid_argument);
+  CHECK_THROWS_AS(VertexRings(incomplete, 3), std::invalid_argument);
 }

@@ -240,14 +240,12 @@ TEST_CASE("simd: every build finds the overlaps of the definition, however large
   }
 }
 
-TEST_CASE("simd: every build shades and divides by lengths to the same bits") {
+TEST_CASE("simd: every build shades to the same bits") {
   for (const std::size_t count : {0, 1, 15, 16, 63, 64, 65, 300}) {
     auto vertices = random_floats(3 * count, -1, 1);
     const auto normals = random_floats(3 * count, -1, 1);
-    std::vector<double> vectors(vertices.begin(), vertices.end());
     ShadingTerms terms{{-1, -1, -1}, {1, 1, 1}, 2, {0, 0, 5}, {0, 1, 5}, 0.3f, 0.6f, 0.5f, 0};
     if (count > 0) {
-      std::fill_n(vectors.begin(), 3, 0.0);
       std::copy_n(terms.light, 3, vertices.begin());  // a vertex where the light is
     }
     for (terms.shininess = 1; terms.shininess < 12; ++terms.shininess) {
@@ -258,43 +256,98 @@ TEST_CASE("simd: every build shades and divides by lengths to the same bits") {
         CHECK(expected == found);
       });
     }
+  }
+}
+
+TEST_CASE("simd: every build divides by lengths to the same bits") {
+  for (const std::size_t count : {0, 1, 15, 16, 63, 64, 65, 300}) {
+    auto floats = random_floats(4 * count, -1, 1);
+    std::size_t unusual = 0;
+    for (std::size_t i = 0; i < count; i += 7) {  // none, too short, or too long
+      for (std::size_t k = 4 * i; k < 4 * i + 4; ++k) {
+        floats[k] *= i % 3 == 0 ? 0.0f : i % 3 == 1 ? 1e-32f : 1e35f;
+      }
+      ++unusual;
+    }
+    const std::vector<double> doubles(floats.begin(), floats.end());
     for_each_build([&](const Loops& scalar, const Loops& other) {
       std::vector<float> expected(3 * count), found(3 * count);
-      scalar.unit_vectors(vectors.data(), count, expected.data());
-      other.unit_vectors(vectors.data(), count, found.data());
+      scalar.unit_vectors(doubles.data(), count, expected.data());
+      CHECK(other.unit_vectors(doubles.data(), count, found.data()) == unusual);
       CHECK(expected == found);
       if (count > 0) CHECK(found[0] == 0.0f);
+      scalar.unit_float_vectors(floats.data(), count, expected.data());
+      CHECK(other.unit_float_vectors(floats.data(), count, found.data()) == unusual);
+      CHECK(expected == found);
     });
   }
 }
 
-TEST_CASE("simd: every build blends rows to the same bytes") {
-  std::uniform_int_distribution<std::int32_t> pick(0, 255 * 2048);
+TEST_CASE("simd: every build adds areas to the same bits") {
+  constexpr std::size_t kVertices = 150;
+  for (const std::size_t count : {0, 1, 40, 300}) {
+    // The last vertex is in no triangle: builds may read behind those that are.
+    const auto vertices = random_floats(3 * kVertices, -100, 100);
+    std::vector<std::int32_t> triangles(3 * count);
+    for (auto& index : triangles) index = static_cast<std::int32_t>(generator() % (kVertices - 1));
+    const threedfa::VertexRings rings(triangles, kVertices);
+    for_each_build([&](const Loops& scalar, const Loops& other) {
+      std::vector<double> expected(4 * kVertices), found(4 * kVertices);
+      scalar.scatter_areas(vertices.data(), triangles.data(), count, expected.data());
+      other.scatter_areas(vertices.data(), triangles.data(), count, found.data());
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        if (i % 4 != 3) CHECK(expected[i] == found[i]);
+      }
+      for (std::size_t b = 0; b < rings.block_count(); ++b) {
+        constexpr std::size_t kSize = 4 * (threedfa::VertexRings::kBlock + 1);
+        std::array<float, kSize> area{}, same{};
+        scalar.walk_areas(vertices.data(), rings.block(b), area.data());
+        other.walk_areas(vertices.data(), rings.block(b), same.data());
+        for (std::size_t i = 0; i < kSize; ++i) {
+          if (i % 4 != 3) CHECK(area[i] == same[i]);
+        }
+      }
+    });
+  }
+}
+
+TEST_CASE("simd: every build blends rows to the same bytes and the same bits") {
+  std::uniform_int_distribution<std::int16_t> pick(0, 255 * 2048 / 16);
   for (const std::size_t count : {0, 1, 31, 32, 33, 640}) {
-    std::vector<std::int32_t> top(count), bottom(count);
+    std::vector<std::int16_t> top(count), bottom(count);
     for (auto& value : top) value = pick(generator);
     for (auto& value : bottom) value = pick(generator);
     for (const std::int32_t weight : {0, 1, 1024, 2047, 2048}) {
+      const RowPair pair{top.data(), bottom.data(), weight, 2048 - weight, weight == 1024};
       for_each_build([&](const Loops& scalar, const Loops& other) {
         std::vector<std::uint8_t> expected(count), found(count);
-        scalar.blend_rows(top.data(), bottom.data(), weight, 2048 - weight, count, expected.data());
-        other.blend_rows(top.data(), bottom.data(), weight, 2048 - weight, count, found.data());
+        scalar.blend_rows(pair, count, expected.data());
+        other.blend_rows(pair, count, found.data());
         CHECK(expected == found);
+        std::vector<float> normalized(count);
+        other.blend_normalized(pair, count, 104.0f, 1 / 128.0f, normalized.data());
+        for (std::size_t i = 0; i < count; ++i) {
+          CHECK(normalized[i] == (static_cast<float>(expected[i]) - 104.0f) * (1 / 128.0f));
+        }
       });
     }
   }
 }
 
 TEST_CASE("simd: every build normalises to the same bits and reads no byte beyond the pixels") {
-  for (const std::size_t count : {1, 2, 15, 16, 17, 480}) {
+  const float mean[] = {127.5f, 104, 117}, scale[] = {1 / 128.0f, 1, -0.5f};
+  for (const std::size_t count : {0, 1, 2, 10, 11, 15, 16, 17, 21, 22, 33, 480}) {
     // Exactly as long as it must be, for the address sanitizer.
-    std::vector<std::uint8_t> pixels(3 * count - 2);
+    std::vector<std::uint8_t> pixels(3 * count);
     for (std::size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<std::uint8_t>(7 * i);
-    for_each_build([&](const Loops& scalar, const Loops& other) {
-      std::vector<float> expected(count), found(count);
-      scalar.normalize_every_third(pixels.data(), count, 127.5f, 1 / 128.0f, expected.data());
-      other.normalize_every_third(pixels.data(), count, 127.5f, 1 / 128.0f, found.data());
-      CHECK(expected == found);
+    for_each_build([&](const Loops&, const Loops& other) {
+      std::vector<float> found(3 * count);
+      float* const planes[] = {found.data(), found.data() + 2 * count, found.data() + count};
+      other.normalize_pixels(pixels.data(), count, mean, scale, planes);
+      for (std::size_t i = 0; i < pixels.size(); ++i) {
+        const std::size_t c = i % 3;
+        CHECK(planes[c][i / 3] == (static_cast<float>(pixels[i]) - mean[c]) * scale[c]);
+      }
     });
   }
 }
@@ -302,34 +355,25 @@ TEST_CASE("simd: every build normalises to the same bits and reads no byte beyon
 TEST_CASE("simd: every build resamples to the same sums") {
   for (const std::size_t count : {1, 7, 8, 15, 16, 17, 120, 480}) {
     const std::size_t source = 700;
-    std::vector<std::uint8_t> row(3 * source + 1);  // and the byte behind
+    std::vector<std::uint8_t> row(3 * source + 2);  // and the bytes behind
     for (auto& value : row) value = static_cast<std::uint8_t>(generator());
-    std::vector<std::int32_t> first, second, first_weight, second_weight;
+    std::vector<std::int32_t> places;
+    std::vector<std::uint32_t> weights;
+    std::vector<std::int16_t> expected(3 * count);
     for (std::size_t i = 0; i < count; ++i) {
-      first.push_back(static_cast<std::int32_t>(3 * (generator() % source)));
-      second.push_back(static_cast<std::int32_t>(3 * (generator() % source)));
-      first_weight.push_back(static_cast<std::int32_t>(generator() % 2049));
-      second_weight.push_back(2048 - first_weight.back());
+      const std::size_t place = generator() % (source - 1);
+      const auto weight = static_cast<std::uint32_t>(i % 5 == 0 ? 0 : generator() % 2050);
+      places.push_back(static_cast<std::int32_t>(place));
+      weights.push_back((2049 - weight) + (weight << 16));
+      for (std::size_t c = 0; c < 3; ++c) {
+        const std::uint8_t* const pixel = row.data() + 3 * place + c;
+        const std::uint32_t sum = (2049 - weight) * pixel[0] + weight * pixel[3];
+        expected[c * count + i] = static_cast<std::int16_t>(sum / 16);
+      }
     }
-    for_each_build([&](const Loops& scalar, const Loops& other) {
-      std::vector<std::int32_t> expected(3 * count), found(3 * count);
-      scalar.resample_planes(row.data(), first.data(), second.data(), first_weight.data(),
-                             second_weight.data(), count, expected.data());
-      other.resample_planes(row.data(), first.data(), second.data(), first_weight.data(),
-                            second_weight.data(), count, found.data());
-      CHECK(expected == found);
-    });
-  }
-}
-
-TEST_CASE("simd: every build normalises planes to the same bits") {
-  std::vector<std::uint8_t> pixels(500);
-  for (auto& value : pixels) value = static_cast<std::uint8_t>(generator());
-  for (const std::size_t count : {0, 1, 15, 16, 17, 500}) {
-    for_each_build([&](const Loops& scalar, const Loops& other) {
-      std::vector<float> expected(count), found(count);
-      scalar.normalize(pixels.data(), count, 104.0f, 0.5f, expected.data());
-      other.normalize(pixels.data(), count, 104.0f, 0.5f, found.data());
+    for_each_build([&](const Loops&, const Loops& other) {
+      std::vector<std::int16_t> found(3 * count);
+      other.resample_planes(row.data(), places.data(), weights.data(), count, found.data());
       CHECK(expected == found);
     });
   }

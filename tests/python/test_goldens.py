@@ -24,7 +24,7 @@ from threedfa import (
     ops,
     render,
 )
-from threedfa.rendering import Mode, image_normals
+from threedfa.rendering import Mode
 
 Array = npt.NDArray[Any]
 Record = Callable[[str, float, float, str], None]
@@ -229,7 +229,7 @@ def test_normals_light_and_depth(
     stored = golden(reference, f"render/{path.stem}")
     face = faces[int(stored["face"])]
 
-    normals = image_normals(face)
+    normals = face.normals
     record("normals", difference(normals, stored["normal"]), 1e-5, "")
     record("light", difference(_core.shade(face.vertices, normals), stored["light"]), 1e-5, "")
 

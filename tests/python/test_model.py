@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from head import PARAM_COUNT, head_params, load_head, write_head
-from threedfa import MorphableModel, Pack, PackError
+from threedfa import MorphableModel, Pack, PackError, ops
 from toy_pack import EXPRESSIONS, INPUT_SIZE, SHAPES, head_model
 
 Array = npt.NDArray[Any]
@@ -107,6 +107,20 @@ def test_reconstruction_equals_the_definition_bit_for_bit(
     for coefficient, basis in zip(np.concatenate([shape, expression]), bases, strict=True):
         expected += coefficient * basis
     np.testing.assert_array_equal(model.reconstruct(shape, expression), expected)
+
+
+def test_normals_are_those_of_the_triangles(model: MorphableModel) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        vertices = rng.normal(size=model.mean.shape).astype(np.float32)
+        expected = ops.vertex_normals(vertices, model.triangles)
+        np.testing.assert_allclose(model.vertex_normals(vertices), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="vertices: expected"):
+        model.vertex_normals(vertices[1:])
+    with pytest.raises(ValueError, match="vertices: expected finite"):
+        model.vertex_normals(vertices * np.float32(np.nan))
+    with pytest.raises(TypeError, match="vertices: expected"):
+        model.vertex_normals(vertices.astype(str))
 
 
 @given(shape_coeffs, expression_coeffs, shape_coeffs, expression_coeffs, st.floats(-3, 3))

@@ -314,7 +314,7 @@ def test_stubs_match_the_module(tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"  # pybind11's metaclass, a missing constructor
     allowed.write_text(
         "threedfa._core.MorphableModel\nthreedfa._core.MorphableModel.__init__\n"
-        "threedfa._core.Subdivision\n"
+        "threedfa._core.Subdivision\nthreedfa._core.VertexRings\n"
     )
     # mypy refuses to be told of the folder of installed packages, where it looks anyway.
     installed = PACKAGE.parent == Path(sysconfig.get_path("platlib"))

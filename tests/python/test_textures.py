@@ -12,7 +12,6 @@ import pytest
 
 from head import head_face, head_params, load_head
 from threedfa import Face, MorphableModel, _core, ops, uv_texture
-from threedfa.rendering import image_normals
 from threedfa.textures import Fill, mesh_texture
 from toy_pack import COLUMNS, ROWS, head_model
 
@@ -65,7 +64,7 @@ def texel_points(face: Face, size: int) -> tuple[Array, Array, Array]:
     uv = face.model.uv
     assert uv is not None
     layout = np.stack([uv[:, 0] * size - 0.5, (1 - uv[:, 1].astype(float)) * size - 0.5], axis=1)
-    normals = image_normals(face).astype(float)
+    normals = face.normals.astype(float)
     owner = np.full((size, size), -1)
     points, directions = np.zeros((2, size, size, 3))
     for number, corners in enumerate(face.triangles):
@@ -361,7 +360,7 @@ def test_kernel_checks_its_arguments(model: MorphableModel) -> None:
     face = turned(model)
     good: dict[str, Any] = {
         "image": np.zeros((9, 9, 3), np.uint8), "points": face.vertices,
-        "normals": image_normals(face), "occluders": face.vertices, "uv": model.uv,
+        "normals": face.normals, "occluders": face.vertices, "uv": model.uv,
         "triangles": face.triangles, "size": 8,
     }  # fmt: skip
     _core.texture_map(**good)

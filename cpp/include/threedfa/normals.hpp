@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "threedfa/span.hpp"
+#include "threedfa/vertex_rings.hpp"
 
 namespace threedfa {
 
@@ -22,5 +23,10 @@ void vertex_normals(Span<const float> vertices, Span<const std::int32_t> triangl
 /// The same with memory for this call.
 void vertex_normals(Span<const float> vertices, Span<const std::int32_t> triangles,
                     Span<float> out);
+
+/// The same for a mesh whose triangles are known beforehand: faster, and without memory to work in.
+/// Results differ by rounding.
+/// @param rings of the mesh's triangles
+void vertex_normals(Span<const float> vertices, const VertexRings& rings, Span<float> out);
 
 }  // namespace threedfa

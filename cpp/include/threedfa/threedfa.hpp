@@ -18,3 +18,4 @@
 #include "threedfa/tensor_file.hpp"
 #include "threedfa/text.hpp"
 #include "threedfa/texture.hpp"
+#include "threedfa/vertex_rings.hpp"

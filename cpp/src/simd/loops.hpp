@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "threedfa/vertex_rings.hpp"
+
 namespace threedfa::simd {
 
 /// Rows of a basis: floats or, where `scales` is not null, integers of which row k stands for
@@ -19,6 +21,14 @@ struct BasisRows {
 struct MeshView {
   const float* vertices;
   const std::int32_t* triangles;
+};
+
+/// Two rows of sums of 11-bit weights times pixels, in sixteenths, and the rows' own weights.
+/// OpenCV rounds twice, but once where a picture is halved: then all weights are 1024, or 0.
+struct RowPair {
+  const std::int16_t *top, *bottom;
+  std::int32_t top_weight, bottom_weight;
+  bool halved;
 };
 
 /// A light and a material for vertices that are first moved to (v - least) / extent * 2 - half.
@@ -87,27 +97,42 @@ struct Loops {
   bool (*overlaps_any)(const float* const* fields, std::size_t count, const float* box,
                        float threshold, float offset);
 
-  /// Two rows of sums of 11-bit weights times pixels to 8 bits, OpenCV's way.
-  void (*blend_rows)(const std::int32_t* top, const std::int32_t* bottom, std::int32_t top_weight,
-                     std::int32_t bottom_weight, std::size_t count, std::uint8_t* out);
+  /// A row of three-channel pixels resampled along x: for each of the `count` output pixels,
+  /// sixteenths of the sums of weight times pixel of the source pixel at places[i], by the lower
+  /// half of weights[i], and of the next one, by the upper half; channel after channel, 3 x count.
+  /// May read two bytes behind the second pixel.
+  void (*resample_planes)(const std::uint8_t* row, const std::int32_t* places,
+                          const std::uint32_t* weights, std::size_t count, std::int16_t* sums);
 
-  /// A row of three-channel pixels resampled along x: for each of the `count` output pixels, the
-  /// sums of weight times pixel of two source pixels, which start `first[i]` and `second[i]` bytes
-  /// into the row; channel after channel, 3 x count. Reads up to one byte behind the pixels.
-  void (*resample_planes)(const std::uint8_t* row, const std::int32_t* first,
-                          const std::int32_t* second, const std::int32_t* first_weight,
-                          const std::int32_t* second_weight, std::size_t count, std::int32_t* sums);
+  /// The first `count` pixels between two rows, as bytes.
+  void (*blend_rows)(const RowPair& pair, std::size_t count, std::uint8_t* out);
 
-  /// out[i] = (pixels[i] - mean) * scale.
-  void (*normalize)(const std::uint8_t* pixels, std::size_t count, float mean, float scale,
-                    float* out);
+  /// out[i] = (pixel i between two rows - mean) * scale.
+  void (*blend_normalized)(const RowPair& pair, std::size_t count, float mean, float scale,
+                           float* out);
 
-  /// out[i] = (pixels[3 * i] - mean) * scale.
-  void (*normalize_every_third)(const std::uint8_t* pixels, std::size_t count, float mean,
-                                float scale, float* out);
+  /// Pixels of three channels, interleaved, to three planes: planes[c][i] = (channel c of pixel i -
+  /// mean[c]) * scale[c].
+  void (*normalize_pixels)(const std::uint8_t* pixels, std::size_t count, const float* mean,
+                           const float* scale, float* const* planes);
 
-  /// `count` vectors of three elements, divided by their length; zero where that is zero.
-  void (*unit_vectors)(const double* vectors, std::size_t count, float* out);
+  /// Adds twice the area vectors of `count` triangles to the sums of their corners: for each vertex
+  /// z, x, y and a number without meaning. May read the float behind a vertex.
+  void (*scatter_areas)(const float* vertices, const std::int32_t* triangles, std::size_t count,
+                        double* sums);
+
+  /// Twice the area vectors of the walks of a block in the same form, each in its slot; those of
+  /// `areas` that have no walk stay. May read the float behind a vertex.
+  void (*walk_areas)(const float* vertices, const VertexRings::Block& block, float* areas);
+
+  /// `count` vectors of that form divided by their length: x, y, z; zero where that is zero.
+  /// Coordinates are 0 or between 1e-300 and 1e300 in size. Returns for how many the largest one is
+  /// not between kLeast and kMost.
+  std::size_t (*unit_vectors)(const double* vectors, std::size_t count, float* out);
+
+  /// The same for floats, which may be wrong where the largest coordinate is not between these two.
+  std::size_t (*unit_float_vectors)(const float* vectors, std::size_t count, float* out);
+  static constexpr double kLeast = 1e-30, kMost = 1e30;
 
   /// Brightness of `count` vertices, 0..1, see threedfa/shading.hpp.
   void (*shade)(const float* vertices, const float* normals, std::size_t count,

@@ -3,6 +3,7 @@
 // those, which could be the one for instructions that the machine does not have.
 
 #include <math.h>  // the C functions, which are not inline
+#include <string.h>
 
 #include <type_traits>
 
@@ -136,91 +137,317 @@ bool overlaps_any(const float* const* fields, std::size_t count, const float* bo
   return false;
 }
 
-void blend_rows(const std::int32_t* __restrict top, const std::int32_t* __restrict bottom,
-                std::int32_t top_weight, std::int32_t bottom_weight, std::size_t count,
-                std::uint8_t* __restrict out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::int32_t sum =
-        ((top_weight * (top[i] >> 4)) >> 16) + ((bottom_weight * (bottom[i] >> 4)) >> 16) + 2;
-    out[i] = static_cast<std::uint8_t>(sum >> 2);
+void resample_planes(const std::uint8_t* row, const std::int32_t* places,
+                     const std::uint32_t* weights, std::size_t count, std::int16_t* sums) {
+  std::size_t i = 0;
+#ifdef __AVX2__
+  std::int16_t *const red = sums, *const green = sums + count, *const blue = green + count;
+  // Of the bytes r g b r g b * * of two pixels, both reds and both greens, or both blues, become
+  // 16-bit pairs, which one instruction multiplies by the pair of weights and adds.
+  constexpr char kNo = -1;
+  const __m128i reds_greens =
+      _mm_setr_epi8(0, kNo, 3, kNo, 1, kNo, 4, kNo, 8, kNo, 11, kNo, 9, kNo, 12, kNo);
+  const __m128i blues =
+      _mm_setr_epi8(2, kNo, 5, kNo, kNo, kNo, kNo, kNo, 10, kNo, 13, kNo, kNo, kNo, kNo, kNo);
+#endif
+#ifdef __AVX512F__
+  alignas(64) std::int16_t order[32];
+  for (std::int16_t k = 0; k < 32; ++k) order[k] = static_cast<std::int16_t>(4 * (k % 8) + k / 8);
+  const __m512i in_order = _mm512_load_si512(order);
+  const auto sum_up = [](__m512i pixels, __m128i channels,
+                         __m512i pairs) __attribute__((always_inline)) {
+    const __m512i chosen = _mm512_shuffle_epi8(pixels, _mm512_broadcast_i32x4(channels));
+    return _mm512_srai_epi32(_mm512_madd_epi16(chosen, pairs), 4);
+  };
+  for (; i + 16 <= count; i += 16) {
+    __m512i red_green = _mm512_setzero_si512(), blue_none = red_green;
+    for (std::size_t half = 0; half < 2; ++half) {
+      const __m256i place =
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(places + i + 8 * half));
+      const __m256i bytes = _mm256_add_epi32(place, _mm256_slli_epi32(place, 1));
+      const __m512i pixels = _mm512_i32gather_epi64(bytes, row, 1);
+      const __m512i weight = _mm512_cvtepu32_epi64(
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + i + 8 * half)));
+      const __m512i pairs = _mm512_or_si512(weight, _mm512_slli_epi64(weight, 32));
+      const auto shift = static_cast<unsigned>(16 * half);
+      red_green =
+          _mm512_or_si512(red_green, _mm512_slli_epi32(sum_up(pixels, reds_greens, pairs), shift));
+      blue_none =
+          _mm512_or_si512(blue_none, _mm512_slli_epi32(sum_up(pixels, blues, pairs), shift));
+    }
+    red_green = _mm512_permutexvar_epi16(in_order, red_green);
+    blue_none = _mm512_permutexvar_epi16(in_order, blue_none);
+    const auto store = [i](std::int16_t* to, __m256i values) __attribute__((always_inline)) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), values);
+    };
+    store(red, _mm512_castsi512_si256(red_green));
+    store(green, _mm512_extracti64x4_epi64(red_green, 1));
+    store(blue, _mm512_castsi512_si256(blue_none));
+  }
+#elif defined(__AVX2__)
+  const __m128i lane_order = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const auto sum_up = [](__m256i pixels, __m128i channels,
+                         __m256i pairs) __attribute__((always_inline)) {
+    const __m256i chosen = _mm256_shuffle_epi8(pixels, _mm256_broadcastsi128_si256(channels));
+    return _mm256_srai_epi32(_mm256_madd_epi16(chosen, pairs), 4);
+  };
+  for (; i + 8 <= count; i += 8) {
+    __m256i red_green = _mm256_setzero_si256(), blue_none = red_green;
+    for (std::size_t half = 0; half < 2; ++half) {
+      const __m128i place =
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(places + i + 4 * half));
+      const __m128i bytes = _mm_add_epi32(place, _mm_slli_epi32(place, 1));
+      const __m256i pixels =
+          _mm256_i32gather_epi64(reinterpret_cast<const long long*>(row), bytes, 1);
+      const __m256i weight = _mm256_cvtepu32_epi64(
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(weights + i + 4 * half)));
+      const __m256i pairs = _mm256_or_si256(weight, _mm256_slli_epi64(weight, 32));
+      const int shift = static_cast<int>(16 * half);
+      red_green =
+          _mm256_or_si256(red_green, _mm256_slli_epi32(sum_up(pixels, reds_greens, pairs), shift));
+      blue_none =
+          _mm256_or_si256(blue_none, _mm256_slli_epi32(sum_up(pixels, blues, pairs), shift));
+    }
+    const auto ordered = [=](__m256i values) __attribute__((always_inline)) {
+      return _mm256_permutevar8x32_epi32(
+          _mm256_shuffle_epi8(values, _mm256_broadcastsi128_si256(lane_order)), in_order);
+    };
+    const auto store = [i](std::int16_t* to, __m128i values) __attribute__((always_inline)) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), values);
+    };
+    red_green = ordered(red_green);
+    store(red, _mm256_castsi256_si128(red_green));
+    store(green, _mm256_extracti128_si256(red_green, 1));
+    store(blue, _mm256_castsi256_si128(ordered(blue_none)));
+  }
+#endif
+  for (; i < count; ++i) {
+    const std::uint8_t* const first = row + 3 * static_cast<std::ptrdiff_t>(places[i]);
+    const auto first_weight = static_cast<std::int32_t>(weights[i] & 0xffff),
+               second_weight = static_cast<std::int32_t>(weights[i] >> 16);
+    for (std::size_t c = 0; c < 3; ++c) {
+      const std::int32_t second = second_weight == 0 ? 0 : second_weight * first[c + 3];
+      sums[c * count + i] = static_cast<std::int16_t>((first_weight * first[c] + second) >> 4);
+    }
   }
 }
 
-void resample_planes(const std::uint8_t* row, const std::int32_t* first, const std::int32_t* second,
-                     const std::int32_t* first_weight, const std::int32_t* second_weight,
-                     std::size_t count, std::int32_t* sums) {
+/// One pixel between two rows. The shifts are OpenCV's; the result is at most 255, also where
+/// rounding makes a pair of weights add up to 2049.
+template <bool kHalved>
+inline std::int32_t blended(std::int32_t top, std::int32_t bottom, std::int32_t top_weight,
+                            std::int32_t bottom_weight) {
+  if (kHalved) return (top_weight * top + bottom_weight * bottom + (1 << 17)) >> 18;
+  return (((top_weight * top) >> 16) + ((bottom_weight * bottom) >> 16) + 2) >> 2;
+}
+
+template <bool kHalved>
+inline void blend_rows_as(const RowPair& pair, std::size_t count, std::uint8_t* __restrict out) {
+  const std::int16_t* __restrict const top = pair.top, * __restrict const bottom = pair.bottom;
+  const std::int32_t top_weight = pair.top_weight, bottom_weight = pair.bottom_weight;
+  for (std::size_t i = 0; i < count; ++i) {
+    out[i] =
+        static_cast<std::uint8_t>(blended<kHalved>(top[i], bottom[i], top_weight, bottom_weight));
+  }
+}
+
+void blend_rows(const RowPair& pair, std::size_t count, std::uint8_t* out) {
+  (pair.halved ? blend_rows_as<true> : blend_rows_as<false>)(pair, count, out);
+}
+
+template <bool kHalved>
+inline void blend_normalized_as(const RowPair& pair, std::size_t count, float mean, float scale,
+                                float* __restrict out) {
+  const std::int16_t* __restrict const top = pair.top, * __restrict const bottom = pair.bottom;
+  const std::int32_t top_weight = pair.top_weight, bottom_weight = pair.bottom_weight;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int32_t pixel = blended<kHalved>(top[i], bottom[i], top_weight, bottom_weight);
+    out[i] = (static_cast<float>(pixel) - mean) * scale;
+  }
+}
+
+void blend_normalized(const RowPair& pair, std::size_t count, float mean, float scale, float* out) {
+  (pair.halved ? blend_normalized_as<true> : blend_normalized_as<false>)(pair, count, mean, scale,
+                                                                         out);
+}
+
+void normalize_pixels(const std::uint8_t* pixels, std::size_t count, const float* mean,
+                      const float* scale, float* const* planes) {
   std::size_t i = 0;
+#ifdef __AVX2__
+  // Four pixels to each lane of 16 bytes, of which one channel becomes 32-bit integers.
+  constexpr char kNo = -1;
+  __m128i channels[3];
+  for (std::size_t c = 0; c < 3; ++c) {
+    const auto at = [c](std::size_t pixel) { return static_cast<char>(3 * pixel + c); };
+    channels[c] = _mm_setr_epi8(at(0), kNo, kNo, kNo, at(1), kNo, kNo, kNo, at(2), kNo, kNo, kNo,
+                                at(3), kNo, kNo, kNo);
+  }
+#endif
 #ifdef __AVX512F__
-  for (; i + 16 <= count; i += 16) {
-    const __m512i a = _mm512_i32gather_epi32(_mm512_loadu_si512(first + i), row, 1);
-    const __m512i b = _mm512_i32gather_epi32(_mm512_loadu_si512(second + i), row, 1);
-    // Pixel and weight are 16-bit pairs, so that one instruction multiplies both and adds.
-    const __m512i weights =
-        _mm512_or_si512(_mm512_loadu_si512(first_weight + i),
-                        _mm512_slli_epi32(_mm512_loadu_si512(second_weight + i), 16));
-    const __m512i byte = _mm512_set1_epi32(255);
-    for (int c = 0; c < 3; ++c) {
-      const __m512i low = _mm512_and_si512(_mm512_srli_epi32(a, 8 * c), byte);
-      const __m512i high = _mm512_and_si512(_mm512_srli_epi32(b, 8 * c), byte);
-      const __m512i pair = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-      _mm512_storeu_si512(sums + static_cast<std::size_t>(c) * count + i,
-                          _mm512_madd_epi16(pair, weights));
+  const __m512i spread = _mm512_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11);
+  for (; 3 * i + 64 <= 3 * count; i += 16) {
+    const __m512i some = _mm512_permutexvar_epi32(spread, _mm512_loadu_si512(pixels + 3 * i));
+    for (std::size_t c = 0; c < 3; ++c) {
+      const __m512 values =
+          _mm512_cvtepi32_ps(_mm512_shuffle_epi8(some, _mm512_broadcast_i32x4(channels[c])));
+      _mm512_storeu_ps(planes[c] + i, _mm512_mul_ps(_mm512_sub_ps(values, _mm512_set1_ps(mean[c])),
+                                                    _mm512_set1_ps(scale[c])));
     }
   }
 #elif defined(__AVX2__)
-  for (; i + 8 <= count; i += 8) {
-    const auto load = [](const std::int32_t* from) __attribute__((always_inline)) {
-      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    };
-    const __m256i a = _mm256_i32gather_epi32(reinterpret_cast<const int*>(row), load(first + i), 1);
-    const __m256i b =
-        _mm256_i32gather_epi32(reinterpret_cast<const int*>(row), load(second + i), 1);
-    // Pixel and weight are 16-bit pairs, so that one instruction multiplies both and adds.
-    const __m256i weights =
-        _mm256_or_si256(load(first_weight + i), _mm256_slli_epi32(load(second_weight + i), 16));
-    const __m256i byte = _mm256_set1_epi32(255);
-    for (int c = 0; c < 3; ++c) {
-      const __m256i low = _mm256_and_si256(_mm256_srli_epi32(a, 8 * c), byte);
-      const __m256i high = _mm256_and_si256(_mm256_srli_epi32(b, 8 * c), byte);
-      const __m256i pair = _mm256_or_si256(low, _mm256_slli_epi32(high, 16));
-      _mm256_storeu_si256(
-          reinterpret_cast<__m256i*>(sums + static_cast<std::size_t>(c) * count + i),
-          _mm256_madd_epi16(pair, weights));
+  const __m256i spread = _mm256_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5);
+  for (; 3 * i + 32 <= 3 * count; i += 8) {
+    const __m256i some = _mm256_permutevar8x32_epi32(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixels + 3 * i)), spread);
+    for (std::size_t c = 0; c < 3; ++c) {
+      const __m256 values =
+          _mm256_cvtepi32_ps(_mm256_shuffle_epi8(some, _mm256_broadcastsi128_si256(channels[c])));
+      _mm256_storeu_ps(planes[c] + i, _mm256_mul_ps(_mm256_sub_ps(values, _mm256_set1_ps(mean[c])),
+                                                    _mm256_set1_ps(scale[c])));
     }
   }
 #endif
-  for (std::size_t c = 0; c < 3; ++c) {
-    std::int32_t* const plane = sums + c * count;
-    for (std::size_t k = i; k < count; ++k) {
-      plane[k] = first_weight[k] * row[static_cast<std::size_t>(first[k]) + c] +
-                 second_weight[k] * row[static_cast<std::size_t>(second[k]) + c];
+  for (; i < count; ++i) {
+    for (std::size_t c = 0; c < 3; ++c) {
+      planes[c][i] = (static_cast<float>(pixels[3 * i + c]) - mean[c]) * scale[c];
     }
   }
 }
 
-void normalize(const std::uint8_t* __restrict pixels, std::size_t count, float mean, float scale,
-               float* __restrict out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    out[i] = (static_cast<float>(pixels[i]) - mean) * scale;
+#ifdef __AVX2__
+constexpr int kYzx = 0b11'00'10'01;  // the order in which a permutation takes coordinates
+#endif
+
+// In doubles: no finite float makes a product overflow or vanish.
+void scatter_areas(const float* vertices, const std::int32_t* triangles, std::size_t count,
+                   double* sums) {
+  for (std::size_t t = 0; t < 3 * count; t += 3) {
+    std::size_t corner[3];
+    for (std::size_t k = 0; k < 3; ++k) corner[k] = static_cast<std::size_t>(triangles[t + k]);
+#ifdef __AVX2__
+    __m256d point[3];
+    for (std::size_t k = 0; k < 3; ++k) {
+      point[k] = _mm256_cvtps_pd(_mm_loadu_ps(vertices + 3 * corner[k]));
+    }
+    const __m256d u = _mm256_sub_pd(point[1], point[0]), v = _mm256_sub_pd(point[2], point[0]);
+    const __m256d area = _mm256_sub_pd(_mm256_mul_pd(u, _mm256_permute4x64_pd(v, kYzx)),
+                                       _mm256_mul_pd(_mm256_permute4x64_pd(u, kYzx), v));
+    for (const std::size_t k : corner) {
+      _mm256_storeu_pd(sums + 4 * k, _mm256_add_pd(_mm256_loadu_pd(sums + 4 * k), area));
+    }
+#else
+    const float *const a = vertices + 3 * corner[0], *const b = vertices + 3 * corner[1],
+                       *const c = vertices + 3 * corner[2];
+    double u[3], v[3];
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      u[axis] = double(b[axis]) - double(a[axis]);
+      v[axis] = double(c[axis]) - double(a[axis]);
+    }
+    const double x = u[1] * v[2] - u[2] * v[1], y = u[2] * v[0] - u[0] * v[2],
+                 z = u[0] * v[1] - u[1] * v[0];
+    for (const std::size_t k : corner) {
+      sums[4 * k] += z;
+      sums[4 * k + 1] += x;
+      sums[4 * k + 2] += y;
+    }
+#endif
   }
 }
 
-void normalize_every_third(const std::uint8_t* __restrict pixels, std::size_t count, float mean,
-                           float scale, float* __restrict out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    out[i] = (static_cast<float>(pixels[3 * i]) - mean) * scale;
+// Quads that all have the walk's first point: the cross product of the diagonals of each.
+void walk_areas(const float* vertices, const VertexRings::Block& block, float* areas) {
+  const std::uint32_t* corner = block.corners;
+  const VertexRings::Pair* const end = block.pairs.data() + block.pairs.size();
+  for (const VertexRings::Pair* pair = block.pairs.data(); pair != end; ++pair) {
+    const std::uint32_t* const next_pair = corner + 2 * std::size_t{pair->points};
+#ifdef __AVX2__
+    const auto points = [=](const std::uint32_t* two) __attribute__((always_inline)) {
+      return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(vertices + two[0])),
+                                  _mm_loadu_ps(vertices + two[1]), 1);
+    };
+    const __m256 first = points(corner);
+    __m256 last = points(corner + 2), sum = _mm256_setzero_ps();
+    for (corner += 4; corner != next_pair; corner += 4) {
+      const __m256 next = points(corner + 2);
+      const __m256 u = _mm256_sub_ps(first, points(corner)), v = _mm256_sub_ps(last, next);
+      sum = _mm256_add_ps(sum, _mm256_sub_ps(_mm256_mul_ps(u, _mm256_permute_ps(v, kYzx)),
+                                             _mm256_mul_ps(_mm256_permute_ps(u, kYzx), v)));
+      last = next;
+    }
+    _mm_storeu_ps(areas + 4 * pair->slot[0], _mm256_castps256_ps128(sum));
+    _mm_storeu_ps(areas + 4 * pair->slot[1], _mm256_extractf128_ps(sum, 1));
+#else
+    for (std::size_t walk = 0; walk < 2; ++walk) {
+      const float* const first = vertices + corner[walk];
+      const float* last = vertices + corner[2 + walk];
+      float x = 0, y = 0, z = 0;
+      for (const std::uint32_t* two = corner + 4 + walk; two < next_pair; two += 4) {
+        const float *const a = vertices + two[0], *const next = vertices + two[2];
+        const float u[] = {first[0] - a[0], first[1] - a[1], first[2] - a[2]};
+        const float v[] = {last[0] - next[0], last[1] - next[1], last[2] - next[2]};
+        x += u[1] * v[2] - u[2] * v[1];
+        y += u[2] * v[0] - u[0] * v[2];
+        z += u[0] * v[1] - u[1] * v[0];
+        last = next;
+      }
+      float* const area = areas + 4 * pair->slot[walk];
+      area[0] = z;
+      area[1] = x;
+      area[2] = y;
+    }
+    corner = next_pair;
+#endif
   }
 }
 
-void unit_vectors(const double* __restrict vectors, std::size_t count, float* __restrict out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const double x = vectors[3 * i], y = vectors[3 * i + 1], z = vectors[3 * i + 2];
-    const double length = sqrt(x * x + y * y + z * z);
-    const double inverse = length > 0.0 ? 1.0 / length : 0.0;
-    out[3 * i] = static_cast<float>(x * inverse);
-    out[3 * i + 1] = static_cast<float>(y * inverse);
-    out[3 * i + 2] = static_cast<float>(z * inverse);
+/// `Bits` are those of `Value`; `one` is the exponent in those of 1.
+template <class Value, class Bits>
+inline std::size_t unit_vectors_of(const Value* vectors, std::size_t count, Bits one, float* out) {
+  constexpr std::size_t kBlock = 64;
+  Value x[kBlock], y[kBlock], z[kBlock];
+  Bits usual = 0;
+  for (std::size_t begin = 0; begin < count; begin += kBlock) {
+    const std::size_t size = count - begin < kBlock ? count - begin : kBlock;
+    for (std::size_t i = 0; i < size; ++i) {
+      const Value* const zxy = vectors + 4 * (begin + i);
+      z[i] = zxy[0];
+      x[i] = zxy[1];
+      y[i] = zxy[2];
+    }
+    float* __restrict const unit = out + 3 * begin;
+    for (std::size_t i = 0; i < size; ++i) {
+      const Value ax = x[i] < 0 ? -x[i] : x[i], ay = y[i] < 0 ? -y[i] : y[i],
+                  az = z[i] < 0 ? -z[i] : z[i];
+      Value most = ax > ay ? ax : ay;
+      most = most > az ? most : az;
+      usual += static_cast<Bits>(most > Value(Loops::kLeast)) &
+               static_cast<Bits>(most < Value(Loops::kMost));
+      // Made about 1 by a power of two, after which float is enough.
+      Bits bits;
+      memcpy(&bits, &most, sizeof(bits));
+      bits = 2 * one - (bits & (2 * one | one));
+      Value scale;
+      memcpy(&scale, &bits, sizeof(scale));
+      const auto fx = static_cast<float>(x[i] * scale), fy = static_cast<float>(y[i] * scale),
+                 fz = static_cast<float>(z[i] * scale);
+      const float length = sqrtf(fx * fx + fy * fy + fz * fz);
+      const float inverse = length > 0.0f ? 1.0f / length : 0.0f;
+      unit[3 * i] = fx * inverse;
+      unit[3 * i + 1] = fy * inverse;
+      unit[3 * i + 2] = fz * inverse;
+    }
   }
+  return count - static_cast<std::size_t>(usual);
+}
+
+std::size_t unit_vectors(const double* vectors, std::size_t count, float* out) {
+  return unit_vectors_of<double, std::uint64_t>(vectors, count, 0x3ff0000000000000, out);
+}
+
+std::size_t unit_float_vectors(const float* vectors, std::size_t count, float* out) {
+  return unit_vectors_of<float, std::uint32_t>(vectors, count, 0x3f800000, out);
 }
 
 /// 0..1, NaN as it is.
@@ -430,17 +657,10 @@ void cover_row(const Triangle& given, int y, int left, std::size_t count, PixelR
 }  // namespace
 
 extern const Loops THREEDFA_SIMD_LOOPS;
-const Loops THREEDFA_SIMD_LOOPS = {THREEDFA_SIMD_NAME,
-                                   add_rows,
-                                   overlaps_any,
-                                   blend_rows,
-                                   resample_planes,
-                                   normalize,
-                                   normalize_every_third,
-                                   unit_vectors,
-                                   shade,
-                                   set_up_triangles,
-                                   cover_quads,
-                                   cover_row};
+const Loops THREEDFA_SIMD_LOOPS = {THREEDFA_SIMD_NAME, add_rows,           overlaps_any,
+                                   resample_planes,    blend_rows,         blend_normalized,
+                                   normalize_pixels,   scatter_areas,      walk_areas,
+                                   unit_vectors,       unit_float_vectors, shade,
+                                   set_up_triangles,   cover_quads,        cover_row};
 
 }  // namespace threedfa::simd
