@@ -31,8 +31,8 @@ void clear(const RasterBuffers& buffers);
 /// equal. Parts outside the buffers are clipped; triangles without area or with a vertex
 /// that is not finite are skipped. The buffers are not cleared first.
 ///
-/// Which pixels a triangle covers is decided exactly, wherever rounding could change it. Weights and
-/// depth are single precision: weights are off by 1e-6 as a rule and 1.3e-4 at most.
+/// Which pixels a triangle covers is decided exactly, wherever rounding could change it. Weights
+/// and depth are single precision: weights are off by 1e-6 as a rule and 1.3e-4 at most.
 ///
 /// @param vertices   V x 3
 /// @param triangles  T x 3, indices in 0..V-1
