@@ -24,6 +24,7 @@ from .pack import Pack, RegressorSpec
 _Number = TypeVar("_Number", np.float32, np.float64)
 
 _MAX_BATCH = 64  # faces in one run of the network; bounds its memory
+_FARTHEST = 1 << 23  # pixels from the origin; a crop's corners may lie so far outside
 
 
 class FaceAligner:
@@ -142,9 +143,9 @@ class FaceAligner:
     ) -> list[list[Face]]:
         """The faces among what a detector found, of several images at once.
 
-        Left out is what the regressor could see nothing of (specks, and slivers at the border whose
-        region, being a square below the box's middle, may lie outside the image), and what it does
-        not take for a face.
+        Left out is what the regressor could see nothing of (specks, boxes of millions of pixels,
+        and slivers at the border whose region, being a square below the box's middle, may lie
+        outside the image), and what it does not take for a face.
 
         Args:
             images: RGB (H, W, 3) uint8 each.
@@ -276,9 +277,12 @@ class FaceAligner:
 
 
 def _has_pixels(image: NDArray[np.uint8], roi: NDArray[np.float64]) -> bool:
-    """Whether a region, its corners rounded as for a crop, has pixels of the image."""
+    """Whether a region, its corners rounded as for a crop, has pixels of the image, and is not so
+    large that no crop can be made of it."""
     height, width = image.shape[:2]
     x1, y1, x2, y2 = map(round, roi.tolist())  # half to even
+    if max(-x1, -y1, x2, y2) > _FARTHEST:
+        return False
     return bool(max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height))
 
 

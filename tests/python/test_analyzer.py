@@ -97,6 +97,7 @@ def test_faces_that_are_hardly_there(toy_pack: Path, size: tuple[int, int]) -> N
         ((0, 18, -6, 6), "a sliver at the lower border, whose square lies below it"),
         ((0, 0, -30, -30), "a speck, too small for a region of a pixel"),
         ((0, 0, -600, -600), "no width or height at all"),
+        ((0, 0, 70, 70), "millions of pixels, of which no crop can be made"),
     ],
 )
 def test_what_cannot_be_aligned_is_left_out(
