@@ -130,13 +130,13 @@ PairedTaps paired(const Taps& taps, int limit) {
   pairs.places.reserve(taps.places[0].size());
   pairs.weights.reserve(taps.places[0].size());
   for (std::size_t i = 0; i < taps.places[0].size(); ++i) {
-    const int pixels[2] = {taps.places[0][i], taps.places[1][i]};
-    const int seen = taps.weights[0][i] != 0 ? pixels[0] : pixels[1];
+    const int first = taps.places[0][i], second = taps.places[1][i];
+    const int seen = taps.weights[0][i] != 0 ? first : second;
     const int place = std::min(seen, std::max(limit - 2, 0));
-    std::uint32_t weights = 0;
-    for (int k = 0; k < 2; ++k) {
-      weights += static_cast<std::uint32_t>(taps.weights[k][i]) << (pixels[k] == place ? 0 : 16);
-    }
+    constexpr std::uint32_t kHere = 1, kNext = 1 << 16;
+    const std::uint32_t weights =
+        static_cast<std::uint32_t>(taps.weights[0][i]) * (first == place ? kHere : kNext) +
+        static_cast<std::uint32_t>(taps.weights[1][i]) * (second == place ? kHere : kNext);
     pairs.places.push_back(place);
     pairs.weights.push_back(weights);
   }
