@@ -295,7 +295,7 @@ def packed_basis(name: str, modes: NDArray[np.floating]) -> dict[str, NDArray[np
     Returns:
         ``NAME_basis`` int16 (K, V, 3) and ``NAME_scale`` float32 (K).
     """
-    largest = np.abs(modes).max(axis=(1, 2), initial=np.finfo(np.float32).tiny)
+    largest = np.abs(modes).max(axis=(1, 2))
     scale = (largest / np.iinfo(np.int16).max).astype(np.float32)
     scale = np.maximum(scale, np.finfo(np.float32).tiny)  # of a mode that moves nothing
     return {
