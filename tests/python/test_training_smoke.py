@@ -184,6 +184,42 @@ def test_renders_have_exact_labels(renders: Path, tools: Any) -> None:
         assert middle == pytest.approx([(module.CROP - 1) / 2] * 2, abs=0.01)
 
 
+def test_texture_lies_where_the_teacher_sees_it(tools: Any) -> None:
+    model, _, module = tools
+    parts = module.Topology.of(model)
+    params = np.zeros(model.param_count, np.float32)
+    camera = params[:12].reshape(3, 4)  # a view
+    camera[:, :3] = 6 * np.diag([1, -1, 1])
+    camera[:2, 3] = SIDE / 2
+    portrait = np.zeros((SIDE, SIDE, 3), np.uint8)
+
+    def places(points: Array) -> Array:
+        found: Array = module.Head(model, parts, portrait, params, points).places
+        return found
+
+    fitted = (model.points468.of(model.mean) @ camera[:, :3].T + camera[:, 3])[:, :2]
+    missed = (2 * np.sin(fitted / 8)).astype(np.float32)
+    moved = places(fitted + missed) - places(fitted)
+    seen = model.points468.of(np.pad(moved, ((0, 0), (0, 1))))[:, :2]
+    assert np.median(np.linalg.norm(seen - missed, axis=1)) < 0.3
+    apart = np.linalg.norm(model.mean[:, None] - model.points468.of(model.mean), axis=2).min(1)
+    far = apart > 2 * module.NEAR_CM
+    assert far.any()
+    assert np.abs(moved[far]).max() == 0
+
+
+def test_lids_take_the_colour_beyond_their_edges(tools: Any) -> None:
+    model, _, module = tools
+    shift = module.Topology.of(model).lid_shift
+    marks = np.zeros((len(model.mean), 3))
+    marks[:, 1] = shift[:, 1]
+    by_mark = model.points68.of(marks)[:, 1]
+    assert by_mark[[37, 38, 43, 44]].min() > 0.4 * module.LID_CM  # up
+    assert by_mark[[40, 41, 46, 47]].max() < -0.4 * module.LID_CM  # down
+    assert np.abs(by_mark[[36, 39, 42, 45]]).max() < 0.25 * module.LID_CM
+    assert np.abs(by_mark[:36]).max() < 0.2 * module.LID_CM
+
+
 def test_pose_angles_come_back(tools: Any) -> None:
     _, _, module = tools
     rng = np.random.default_rng(3)

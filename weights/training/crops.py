@@ -114,7 +114,7 @@ class Examples:
     renders: Crops
     batch_size: int
     seed: int
-    portrait_part: float = 0.45
+    portrait_part: float = 0.35
     misaligned_part: float = 0.06
     gentle_batches: int = 0  # the first ones are augmented lightly
 

@@ -4,11 +4,12 @@
         --labels CACHE/portraits.npz --model weights/default/model.safetensors --out CACHE/renders
 
 Each portrait is a texture for its own fitted mesh: a vertex takes the colour of the pixel it
-projects to. The mesh gets another pose and expression and is drawn by the project's rasterizer,
-whose interpolated attributes are positions in the portrait, so the texture stays as sharp as the
-portrait. A grid around the head carries hair and background along and falls away behind it; a disc
-inside the lips shows teeth and tongue or the portrait's own open mouth. What the pose uncovers
-beyond the grid shows a piece of another portrait.
+projects to, moved by what the fit misses the teacher's points by. (Without that an eye that the fit
+draws a pixel too narrow shows its iris on the closed lid.) The mesh gets another pose and
+expression and is drawn by the project's rasterizer, whose interpolated attributes are positions in
+the portrait, so the texture stays as sharp as the portrait. A grid around the head carries hair and
+background along and falls away behind it; a disc inside the lips shows teeth and tongue or the
+portrait's own open mouth. What the pose uncovers beyond the grid shows a piece of another portrait.
 
 Result: shards of ``--shard-size`` pictures, ``NAME_images.npy`` uint8 (n, 176, 176, 3) BGR and
 ``NAME_params.npy`` float32 (n, 12 + S + E) with the camera in pixels of the picture (image frame),
@@ -40,6 +41,9 @@ VARIANTS = 8  # of one portrait in a row
 GRID = 32  # cells of the background across the portrait
 OPEN_MOUTH_CM = 0.35  # from here the portrait shows its own mouth inside
 ATLAS = 64  # pixels, side of the drawn mouth inside
+NEAR_CM = 2.0  # from the teacher's points; farther vertices keep their places
+LID_CM = 0.1  # above and below the lids' edges lies the colour of the edges: skin, not iris
+LID_REACH_CM = 0.8  # where that shift has ended
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> Array:
@@ -64,11 +68,17 @@ def angles(turn: Array) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Topology:
-    """Openings of the mesh as loops of vertices, and the eyeballs' vertices; right eye first."""
+    """Openings of the mesh as loops of vertices, and the eyeballs' vertices; right eye first.
+
+    ``spread`` (V, 468) carries values at the teacher's points to all vertices; ``lid_shift`` (V, 3)
+    is how far from its place a lid takes its colour.
+    """
 
     mouth: Loop
     eyes: tuple[Loop, Loop]
     eyeballs: tuple[Loop, Loop]
+    spread: Array
+    lid_shift: Array
 
     @staticmethod
     def of(model: Morphable) -> Topology:
@@ -84,11 +94,44 @@ class Topology:
             np.flatnonzero(model.region == model.region_names.index(f"{side} eyeball"))
             for side in ("right", "left")
         )
+        eyes = nearest(slice(36, 42)), nearest(slice(42, 48))
         return Topology(
             mouth=nearest(slice(60, 68)),
-            eyes=(nearest(slice(36, 42)), nearest(slice(42, 48))),
+            eyes=eyes,
             eyeballs=(right, left),
+            spread=interpolation(model.points468.of(model.mean), model.mean),
+            lid_shift=sum(lid_shift(model.mean, loop) for loop in eyes),
         )
+
+
+def lid_shift(mean: Array, loop: Loop) -> Array:
+    """(V, 3) away from the opening of one eye, up and down, most at its middle, none at corners."""
+    rim = mean[loop]
+    low, high = rim.min(0), rim.max(0)
+    across, up = (2 * (mean - (low + high) / 2) / (high - low))[:, :2].T
+    distance = np.linalg.norm(mean[:, None] - rim[None], axis=2).min(1)
+    size = np.clip(1 - distance / LID_REACH_CM, 0, 1) * np.clip(1 - across**2, 0, 1)
+    shift = np.zeros_like(mean)
+    shift[:, 1] = LID_CM * size * np.clip(2 * up, -1, 1)
+    return shift
+
+
+def interpolation(known: Array, wanted: Array) -> Array:
+    """(N, L) matrix from values at (L, 3) points to values at (N, 3) points, centimetres.
+
+    Linear radial basis functions with a constant, a little smoothed; away from the known points
+    they fall to zero.
+    """
+    count = len(known)
+    system = np.ones((count + 1, count + 1))
+    system[:count, :count] = -np.linalg.norm(known[:, None] - known[None], axis=2)
+    system[:count, :count] += 0.02 * np.eye(count)
+    system[count, count] = 0
+    distance = np.linalg.norm(wanted[:, None] - known[None], axis=2)
+    kernel = np.column_stack([-distance, np.ones(len(wanted))])
+    matrix = np.linalg.solve(system, kernel.T).T[:, :count]
+    fall = np.clip(2 - distance.min(1) / NEAR_CM, 0, 1)
+    return (matrix * fall[:, None]).astype(np.float32)
 
 
 def boundary_loops(triangles: NDArray[np.int32]) -> list[Loop]:
@@ -120,10 +163,11 @@ class Head:
         topology: its openings.
         portrait: uint8 (H, W, 3) BGR.
         params: fitted to it, camera in its pixels.
+        points: (468, 2) the teacher's, in its pixels.
     """
 
     def __init__(
-        self, model: Morphable, topology: Topology, portrait: Image, params: Array
+        self, model: Morphable, topology: Topology, portrait: Image, params: Array, points: Array
     ) -> None:
         self.model, self.topology = model, topology
         camera = params[:CAMERA].reshape(3, 4).astype(np.float32)
@@ -138,13 +182,15 @@ class Head:
             )
             camera = camera * shrink
             camera[:2, 3] += (shrink - 1) / 2  # pixel centres
+            points = points * shrink + (shrink - 1) / 2
         pad = int(0.35 * max(portrait.shape[:2]))
         self.texture = cv2.copyMakeBorder(portrait, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
         camera[:2, 3] += pad
         self.pixels_per_cm = float(np.linalg.norm(camera[2, :3]))
         self.turn = camera[:, :3] / self.pixels_per_cm * np.array([[1], [-1], [1]], np.float32)
         self.offset = camera[:2, 3]
-        self.places = self._project(self.vertices)
+        missed = points + pad - self._project(model.points468.of(self.vertices))
+        self.places = self._project(self.vertices + topology.lid_shift) + topology.spread @ missed
         self._tame_eyeballs()
         self.grid, self.grid_places, self.grid_triangles = self._background()
         self.mouth_open = self._mouth_height(self.vertices) > OPEN_MOUTH_CM
@@ -367,6 +413,8 @@ class Director:
                     both(name, rng.uniform(0.2, 1))
                     if rng.random() < 0.25:  # one side only
                         value[index[name + str(rng.choice(["Left", "Right"]))]] = 0
+            for side in ("Left", "Right"):  # muscles that pull against each other
+                value[index["browOuterUp" + side]] *= 1 - value[index["browDown" + side]]
         if rng.random() < 0.35:
             shut = 1.0 if rng.random() < 0.45 else rng.uniform(0.2, 1)
             wink = rng.choice(["Left", "Right"]) if rng.random() < 0.15 else ""
@@ -430,7 +478,7 @@ def shard(number: int, options: argparse.Namespace, heldout: bool) -> None:
         if i % VARIANTS == 0:
             row = rng.choice(rows)
             portrait = cv2.imread(str(options.material / str(labels["image"][row])))
-            head = Head(model, parts, portrait, labels["params"][row])
+            head = Head(model, parts, portrait, labels["params"][row], labels["points"][row])
         coefficients = head.coefficients.copy()
         coefficients[model.shape_count :] = director.expression(
             coefficients[model.shape_count :], rng
