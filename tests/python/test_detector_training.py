@@ -170,6 +170,26 @@ def test_network_has_a_row_for_each_prior(tools: Any) -> None:
         assert logits.shape == (2, count)
 
 
+def test_channels_asleep_in_training_do_not_explode(tools: Any) -> None:
+    import torch
+
+    _, module, _ = tools
+    torch.manual_seed(0)
+    network = module.Detector().eval()
+    picture = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        ordinary = network(picture)[0]
+        module.tame(network)
+        assert torch.equal(network(picture)[0], ordinary)
+        for layer in list(network.levels[1])[2:]:
+            norm = layer.identity or layer.norm
+            norm.running_var[3] = 1e-40
+        wild = network(picture)[0]
+        module.tame(network)
+        tamed = network(picture)[0]
+    assert (tamed - ordinary).abs().max() < (wild - ordinary).abs().max() / 1000
+
+
 def test_threshold_allows_the_chosen_number_of_false_alarms(tools: Any) -> None:
     data, _, trainer = tools
     none = np.zeros((0, 3), np.float32)

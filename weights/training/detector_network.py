@@ -37,6 +37,7 @@ TRUNK = (
     ((128, 2), (128, 1)),
 )
 NUMBERS = 5  # of each prior: four offsets and a logit
+LEAST_VARIANCE = 1e-2  # of a channel, when training is over
 
 
 class ConvNorm(nn.Module):
@@ -130,6 +131,19 @@ class Detector(nn.Module):
             rows.append(head(x).permute(0, 2, 3, 1).reshape(len(x), -1, NUMBERS))
         out = torch.cat(rows, 1)
         return out[..., :4], out[..., 4]
+
+
+@torch.no_grad()
+def tame(network: Detector) -> None:
+    """Take the force from channels that training never saw awake.
+
+    Their measured variance is near zero, so batch norm multiplies what little a strange picture
+    puts into them by hundreds, layer after layer. On other pictures nothing changes.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_var is not None
+            module.running_var.clamp_(min=LEAST_VARIANCE)
 
 
 def normalize(pixels: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ import onnx
 import onnxruntime
 import torch
 from detector_data import BOX_SCALE
-from detector_network import MEAN, NUMBERS, PRIORS, SCALE, VARIANCES, ConvNorm, Detector
+from detector_network import MEAN, NUMBERS, PRIORS, SCALE, VARIANCES, ConvNorm, Detector, tame
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from train_detector import CHECKPOINT, IOU_THRESHOLD
@@ -163,6 +163,7 @@ def export(checkpoint: Path, out: Path, threshold: float | None = None) -> float
     network = Detector()
     network.load_state_dict(content["averaged"])
     network.eval()
+    tame(network)
     model = to_onnx(network)
     worst = difference(model, network)
     if not worst < TOLERANCE:
