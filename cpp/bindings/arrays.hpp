@@ -104,13 +104,20 @@ Array<T> converted(const py::array& array) {
   return result;
 }
 
-/// Real numbers of the given shape as contiguous, finite T (float or double).
+/// Real numbers of the given shape as contiguous T (float or double), for a kernel that finds those
+/// which are not finite itself.
 template <class T = float>
-Array<T> reals(py::handle object, const char* name, std::vector<py::ssize_t> shape) {
+Array<T> numbers(py::handle object, const char* name, const std::vector<py::ssize_t>& shape) {
   const py::array array = as_array(object, name);
   check_kind(array, name, "fiu", "an array of real numbers");
   check_shape(array, name, "an array", shape);
-  Array<T> result = converted<T>(array);
+  return converted<T>(array);
+}
+
+/// Real numbers of the given shape as contiguous, finite T (float or double).
+template <class T = float>
+Array<T> reals(py::handle object, const char* name, const std::vector<py::ssize_t>& shape) {
+  Array<T> result = numbers<T>(object, name, shape);
   check_finite(result, name);
   return result;
 }

@@ -150,7 +150,9 @@ std::vector<Candidate> decode_candidates(Span<const float> loc, const float* sco
                               static_cast<float>(box.y2 * scale_y),
                               score,
                               static_cast<std::int64_t>(row)};
-    if (!(std::isfinite(score) && std::isfinite(candidate.x1) && std::isfinite(candidate.y1) &&
+    // A width of exp(-infinity) would be finite.
+    if (!(std::isfinite(loc[4 * row + 2]) && std::isfinite(loc[4 * row + 3]) &&
+          std::isfinite(score) && std::isfinite(candidate.x1) && std::isfinite(candidate.y1) &&
           std::isfinite(candidate.x2) && std::isfinite(candidate.y2))) {
       require(false, "network output", "a finite score and box; check the network and its input",
               "score " + std::to_string(score) + ", offsets " + std::to_string(loc[4 * row]) + " " +

@@ -227,6 +227,9 @@ def test_values_that_are_not_finite(kernel: Kernel, name: str) -> None:
         if bad == 1e300 and name in ("box", "roi", "rois"):
             continue  # used as float64; tested where regions are
         message = error_of(kernel, name, wrong, ValueError)
+        if kernel is KERNELS["detect"] and name in ("loc", "priors"):
+            assert message.startswith("network output: expected a finite score and box")
+            continue  # looked at where a face may be
         assert message.startswith(f"{name}: expected finite")
         if shown is not None:
             assert f"got {shown} at flat index {array.size - 1}" in message
