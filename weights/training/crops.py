@@ -114,8 +114,9 @@ class Examples:
     renders: Crops
     batch_size: int
     seed: int
-    portrait_part: float = 0.35
+    portrait_part: float = 0.3
     misaligned_part: float = 0.06
+    strength: float = 0.7  # of the augmentation, 0..1
     gentle_batches: int = 0  # the first ones are augmented lightly
 
     def __len__(self) -> int:
@@ -123,7 +124,7 @@ class Examples:
 
     def __getitem__(self, number: int) -> Batch:
         rng = np.random.default_rng([self.seed, number])
-        strength = 1.0 if number >= self.gentle_batches else 0.3
+        strength = self.strength if number >= self.gentle_batches else 0.3
         size, count = self.batch_size, self.model.param_count
         batch = Batch(
             images=np.empty((size, INPUT_SIZE, INPUT_SIZE, 3), np.uint8),
