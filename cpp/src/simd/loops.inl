@@ -15,7 +15,9 @@
 #endif
 
 // Tells the compiler that what a loop writes is not what it reads.
-#if defined(__clang__)
+#if defined(THREEDFA_SIMD_PLAIN)
+#define THREEDFA_SIMD_INDEPENDENT
+#elif defined(__clang__)
 #define THREEDFA_SIMD_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__)
 #define THREEDFA_SIMD_INDEPENDENT _Pragma("GCC ivdep")

@@ -1,0 +1,3 @@
+#define THREEDFA_SIMD_NAME "neon"
+#define THREEDFA_SIMD_LOOPS neon_loops
+#include "loops.inl"
