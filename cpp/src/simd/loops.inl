@@ -27,6 +27,13 @@
 #define THREEDFA_SIMD_INDEPENDENT
 #endif
 
+// For a function so long that Clang would call it, once for each round of a loop.
+#ifdef _MSC_VER
+#define THREEDFA_SIMD_INLINE inline
+#else
+#define THREEDFA_SIMD_INLINE [[gnu::always_inline]] inline
+#endif
+
 namespace threedfa::simd {
 namespace {
 
@@ -567,8 +574,8 @@ inline QuickFragment quick_fragment(float along1, float along2, float row1, floa
 }
 
 /// Looks at quad `at`, of triangle `slot`.
-inline void cover_quad(const TriangleBatch& batch, std::size_t slot, std::size_t at,
-                       PixelQuads& quads) {
+THREEDFA_SIMD_INLINE void cover_quad(const TriangleBatch& batch, std::size_t slot, std::size_t at,
+                                     PixelQuads& quads) {
   const float x = static_cast<float>(quads.left[at]) - batch.origin_x[slot];
   const float y = static_cast<float>(quads.top[at]) - batch.origin_y[slot];
   const float along1 = batch.along[0][slot], along2 = batch.along[1][slot];
@@ -666,7 +673,7 @@ void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count
     const std::int32_t columns = batch.right[i] - batch.left[i];
     const std::int32_t rows = batch.bottom[i] - batch.top[i];
     std::int32_t wanted = (columns > 0 ? 0b1111 : 0b0101) & (rows > 0 ? 0b1111 : 0b0011);
-    quads.wanted[i] = (columns < 0) | (rows < 0) ? 0 : wanted;
+    quads.wanted[i] = ((columns < 0) | (rows < 0)) ? 0 : wanted;
     quads.left[i] = batch.left[i];
     quads.top[i] = batch.top[i];
     cover_quad(batch, i, i, quads);
