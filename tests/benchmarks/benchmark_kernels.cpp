@@ -1,6 +1,7 @@
 // Times kernels against textbook loops in the same run, after checking that both give the same
 // answer, and shows how their time grows with the work. One thread; run it once for each of
-// THREEDFA_SIMD=scalar, avx2, avx512 to compare builds. With --json the rows come as JSON.
+// THREEDFA_SIMD=scalar, avx2, avx512 (on ARM scalar, neon) to compare builds. With --json the rows
+// come as JSON.
 //
 // Times are of the processor, not of the clock on the wall: other programs on the machine change
 // them little. Ratios are of the least times, which repeat best.

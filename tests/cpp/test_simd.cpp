@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <random>
 #include <string>
@@ -39,6 +40,20 @@ void for_each_build(Check check) {
 }
 
 }  // namespace
+
+TEST_CASE("simd: the build in use is the one that the environment names, else the fastest") {
+  std::size_t count = 0;
+  const Loops* const* builds = threedfa::simd::available(count);
+  const Loops* expected = builds[count - 1];
+#if defined(__aarch64__) && !defined(__APPLE__)  // Apple's may be for several processors at once
+  CHECK(std::string(expected->name) == "neon");
+#endif
+  const char* const wanted = std::getenv("THREEDFA_SIMD");
+  for (std::size_t i = 0; wanted != nullptr && i < count; ++i) {
+    if (std::string(builds[i]->name) == wanted) expected = builds[i];
+  }
+  CHECK(&loops() == expected);
+}
 
 TEST_CASE("simd: every build adds rows to the same bits") {
   for (const std::size_t modes : {0, 1, 3, 4, 7, 50}) {

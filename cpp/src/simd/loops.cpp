@@ -8,6 +8,8 @@ namespace threedfa::simd {
 #ifdef THREEDFA_SIMD_X86
 extern const Loops avx2_loops;
 extern const Loops avx512_loops;
+#elif defined(THREEDFA_SIMD_ARM)
+extern const Loops neon_loops;
 #endif
 
 namespace {
@@ -23,6 +25,8 @@ struct Available {
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       builds[count++] = &avx512_loops;
     }
+#elif defined(THREEDFA_SIMD_ARM)
+    builds[count++] = &neon_loops;  // every processor of this kind has it
 #endif
   }
 };

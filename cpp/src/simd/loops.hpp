@@ -158,8 +158,9 @@ extern const Loops scalar_loops;
 /// `count` receives their number.
 const Loops* const* available(std::size_t& count);
 
-/// The fastest build, or the one that the environment variable THREEDFA_SIMD names (scalar, avx2,
-/// avx512): read once, at the first call; a name that is unknown or cannot run is ignored.
+/// The fastest build, or the one that the environment variable THREEDFA_SIMD names (scalar;
+/// avx2, avx512; neon): read once, at the first call; a name that is unknown or cannot run is
+/// ignored.
 const Loops& loops();
 
 }  // namespace threedfa::simd

@@ -10,17 +10,28 @@
 #include "loops.hpp"
 #include "triangle.hpp"
 
-#ifdef __AVX2__
+#if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(THREEDFA_SIMD_NEON)
+#include <arm_neon.h>
 #endif
 
 // Tells the compiler that what a loop writes is not what it reads.
-#if defined(__clang__)
+#if defined(THREEDFA_SIMD_PLAIN)
+#define THREEDFA_SIMD_INDEPENDENT
+#elif defined(__clang__)
 #define THREEDFA_SIMD_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #elif defined(__GNUC__)
 #define THREEDFA_SIMD_INDEPENDENT _Pragma("GCC ivdep")
 #else
 #define THREEDFA_SIMD_INDEPENDENT
+#endif
+
+// For a function so long that Clang would call it, once for each round of a loop.
+#ifdef _MSC_VER
+#define THREEDFA_SIMD_INLINE inline
+#else
+#define THREEDFA_SIMD_INLINE [[gnu::always_inline]] inline
 #endif
 
 namespace threedfa::simd {
@@ -221,6 +232,32 @@ void resample_planes(const std::uint8_t* row, const std::int32_t* places,
     store(green, _mm256_extracti128_si256(red_green, 1));
     store(blue, _mm256_castsi256_si128(ordered(blue_none)));
   }
+#elif defined(THREEDFA_SIMD_NEON)
+  // Eight pairs of pixels, r g b r g b * * each, of which one instruction takes any eight bytes.
+  const std::uint8_t first_reds[] = {0, 8, 16, 24, 32, 40, 48, 56};
+  const uint8x8_t first_red = vld1_u8(first_reds);
+  for (; i + 8 <= count; i += 8) {
+    const auto two_pairs = [=](std::size_t k) __attribute__((always_inline)) {
+      return vcombine_u8(vld1_u8(row + 3 * static_cast<std::ptrdiff_t>(places[i + k])),
+                         vld1_u8(row + 3 * static_cast<std::ptrdiff_t>(places[i + k + 1])));
+    };
+    const uint8x16x4_t pixels = {{two_pairs(0), two_pairs(2), two_pairs(4), two_pairs(6)}};
+    const auto chosen = [=](std::uint8_t byte) __attribute__((always_inline)) {
+      return vmovl_u8(vqtbl4_u8(pixels, vadd_u8(first_red, vdup_n_u8(byte))));
+    };
+    const uint16x8_t some = vreinterpretq_u16_u32(vld1q_u32(weights + i)),
+                     others = vreinterpretq_u16_u32(vld1q_u32(weights + i + 4));
+    const uint16x8_t first_weight = vuzp1q_u16(some, others),
+                     second_weight = vuzp2q_u16(some, others);
+    for (std::uint8_t c = 0; c < 3; ++c) {
+      const uint16x8_t one = chosen(c), two = chosen(static_cast<std::uint8_t>(c + 3));
+      const uint32x4_t low = vmlal_u16(vmull_u16(vget_low_u16(one), vget_low_u16(first_weight)),
+                                       vget_low_u16(two), vget_low_u16(second_weight));
+      const uint32x4_t high = vmlal_high_u16(vmull_high_u16(one, first_weight), two, second_weight);
+      vst1q_s16(sums + c * count + i,
+                vreinterpretq_s16_u16(vcombine_u16(vshrn_n_u32(low, 4), vshrn_n_u32(high, 4))));
+    }
+  }
 #endif
   for (; i < count; ++i) {
     const std::uint8_t* const first = row + 3 * static_cast<std::ptrdiff_t>(places[i]);
@@ -306,6 +343,19 @@ void normalize_pixels(const std::uint8_t* pixels, std::size_t count, const float
           _mm256_cvtepi32_ps(_mm256_shuffle_epi8(some, _mm256_broadcastsi128_si256(channels[c])));
       _mm256_storeu_ps(planes[c] + i, _mm256_mul_ps(_mm256_sub_ps(values, _mm256_set1_ps(mean[c])),
                                                     _mm256_set1_ps(scale[c])));
+    }
+  }
+#elif defined(THREEDFA_SIMD_NEON)
+  for (; i + 8 <= count; i += 8) {
+    const uint8x8x3_t some = vld3_u8(pixels + 3 * i);
+    for (std::size_t c = 0; c < 3; ++c) {
+      const uint16x8_t wide = vmovl_u8(some.val[c]);
+      const uint32x4_t halves[] = {vmovl_u16(vget_low_u16(wide)), vmovl_high_u16(wide)};
+      for (std::size_t half = 0; half < 2; ++half) {
+        const float32x4_t values = vcvtq_f32_u32(halves[half]);
+        vst1q_f32(planes[c] + i + 4 * half,
+                  vmulq_n_f32(vsubq_f32(values, vdupq_n_f32(mean[c])), scale[c]));
+      }
     }
   }
 #endif
@@ -524,8 +574,8 @@ inline QuickFragment quick_fragment(float along1, float along2, float row1, floa
 }
 
 /// Looks at quad `at`, of triangle `slot`.
-inline void cover_quad(const TriangleBatch& batch, std::size_t slot, std::size_t at,
-                       PixelQuads& quads) {
+THREEDFA_SIMD_INLINE void cover_quad(const TriangleBatch& batch, std::size_t slot, std::size_t at,
+                                     PixelQuads& quads) {
   const float x = static_cast<float>(quads.left[at]) - batch.origin_x[slot];
   const float y = static_cast<float>(quads.top[at]) - batch.origin_y[slot];
   const float along1 = batch.along[0][slot], along2 = batch.along[1][slot];
@@ -623,7 +673,7 @@ void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count
     const std::int32_t columns = batch.right[i] - batch.left[i];
     const std::int32_t rows = batch.bottom[i] - batch.top[i];
     std::int32_t wanted = (columns > 0 ? 0b1111 : 0b0101) & (rows > 0 ? 0b1111 : 0b0011);
-    quads.wanted[i] = (columns < 0) | (rows < 0) ? 0 : wanted;
+    quads.wanted[i] = ((columns < 0) | (rows < 0)) ? 0 : wanted;
     quads.left[i] = batch.left[i];
     quads.top[i] = batch.top[i];
     cover_quad(batch, i, i, quads);
