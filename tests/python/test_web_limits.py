@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import gc
 import http.client as http_client
+import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -387,8 +389,8 @@ def test_mistakes_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:
         gate = Gate(
             broken,
             limits=Limits(),
-            capacity=Capacity(Limits()),
-            metrics=Metrics(lambda: 0),
+            capacity=Capacity(Limits(), on_queue=lambda queued: None),
+            metrics=Metrics(),
         )
         async with httpx.AsyncClient(transport=httpx.ASGITransport(gate)) as http:
             return await http.post("http://a/b", content=b"c")
@@ -430,6 +432,31 @@ def test_workers(pack: Path, tmp_path: Path) -> None:
             for _ in range(4):
                 assert http.post("/v1/align", files={"image": png(ONE)}).status_code == 200
         until(lambda: server.log.read_text().count("Started server process") == 2)
+        for _ in range(6):  # on connections of their own, which either process may take
+            with server.client() as http:
+                assert http.post("/v1/align", files={"image": png(ONE)}).status_code == 200
+                metrics = http.get("/v1/metrics").text
+        assert "\nthreedfa_pictures_total 10.0\n" in metrics
+        assert "\nthreedfa_queue_requests 0.0\n" in metrics
+        assert "\nthreedfa_requests_in_progress 1.0\n" in metrics  # this one
+
+
+def test_metrics_of_a_worker_that_is_gone(tmp_path: Path) -> None:
+    def worker(code: str) -> str:
+        code = f"from threedfa.web.metrics import Metrics; metrics = Metrics(); {code}"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            check=True,
+        )
+        return done.stdout
+
+    worker("metrics.queue.set(5); metrics.pictures.inc(7)")
+    text = worker("metrics.queue.set(1); print(metrics.exposition().decode())")
+    assert "\nthreedfa_queue_requests 1.0\n" in text
+    assert "\nthreedfa_pictures_total 7.0\n" in text
 
 
 @pytest.mark.parametrize(
@@ -486,7 +513,7 @@ def engine_of(analyzer: FaceAnalyzer, aligner: HeldBack) -> Engine:
 
 @pytest.fixture
 def batcher(aligner: HeldBack) -> Iterator[Batcher]:
-    batcher = Batcher(1, Metrics(lambda: 0))
+    batcher = Batcher(1, Metrics())
     batcher.start()
     yield batcher
     aligner.free.set()
@@ -530,7 +557,7 @@ def test_many_threads_find_the_same(analyzer: FaceAnalyzer) -> None:
     scenes = [picture(*((64 * i, 64 * j) for i in range(n) for j in range(2))) for n in range(4)]
     expected = [len(faces) for faces in analyzer.analyze_batch(scenes)]
     assert expected == [0, 2, 4, 6]
-    batcher = Batcher(4, Metrics(lambda: 0))
+    batcher = Batcher(4, Metrics())
     batcher.start()
     engine = Engine.of(analyzer)
     jobs = [analyzed(batcher, engine, scenes[i % 4 :]) for i in range(20)]

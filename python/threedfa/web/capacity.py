@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 
 from .problems import Problem
 from .settings import Limits
 
 
 class Capacity:
-    """What is free, given out by leases. May be used from many threads at once."""
+    """What is free, given out by leases. May be used from many threads at once.
 
-    def __init__(self, limits: Limits) -> None:
+    Args:
+        limits: of all requests together.
+        on_queue: told how many requests have a place, each time that this changes.
+    """
+
+    def __init__(self, limits: Limits, on_queue: Callable[[int], object]) -> None:
         self.lock = threading.Lock()
         self.memory = limits.memory_bytes
         self.places = limits.queue
         self.clients: Counter[str] = Counter()
         self.limits = limits
+        self._on_queue = on_queue
 
-    def queued(self) -> int:
-        """Requests that have a place."""
-        return self.limits.queue - self.places
+    def change_places(self, more: int) -> None:
+        """Free more places, or fewer. The lock must be held."""
+        self.places += more
+        self._on_queue(self.limits.queue - self.places)
 
     def lease(self) -> Lease:
         """For a new request, which holds nothing yet."""
@@ -60,7 +68,7 @@ class Lease:
         with self._capacity.lock:
             if self._capacity.places < 1:
                 raise Problem.retry(503, "the server's queue is full")
-            self._capacity.places -= 1
+            self._capacity.change_places(-1)
             self._places += 1
 
     def give_place(self) -> None:
@@ -96,5 +104,5 @@ class Lease:
                     del self._capacity.clients[self._client]
 
     def _give_place(self) -> None:
-        self._capacity.places += self._places
+        self._capacity.change_places(self._places)
         self._places = 0

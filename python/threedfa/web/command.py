@@ -12,6 +12,7 @@ from uvicorn.supervisors import Multiprocess
 
 from ..pack import Pack
 from .app import create_app
+from .metrics import counted_together
 from .settings import settings_of
 
 _CONNECTIONS: Final = 1000  # about as many files as a process may have open
@@ -24,7 +25,7 @@ _START_SECONDS: Final = 60  # until a worker answers its parent, which else star
 def serve(options: argparse.Namespace) -> int:
     """Answer requests until the process is told to stop; then finish those that run.
 
-    With several workers, each process has packs, a queue and metrics of its own.
+    With several workers, each process has packs and a queue of its own.
 
     Args:
         options: those of :func:`threedfa.web.settings.add_serve_options`.
@@ -58,7 +59,8 @@ def serve(options: argparse.Namespace) -> int:
         timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
     )
     if workers > 1:
-        Multiprocess(config, [config.bind_socket()]).run()
+        with counted_together():
+            Multiprocess(config, [config.bind_socket()]).run()
         return 0
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):  # which comes after everything has stopped

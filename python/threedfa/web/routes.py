@@ -365,7 +365,7 @@ async def packs(request: Request) -> Response:
     responses={200: {"description": "Metrics for Prometheus.", "content": {"text/plain": {}}}},
 )
 async def metrics(request: Request) -> Response:
-    """Requests, latencies by stage, queue, faces and errors of this process."""
+    """Requests, latencies by stage, queue, faces and errors, of all workers."""
     exposition = service_of(request).metrics.exposition()
     return Response(exposition, headers={"Content-Type": CONTENT_TYPE})
 

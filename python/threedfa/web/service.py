@@ -104,12 +104,12 @@ class Service:
             )
             for name, pack in self.packs.items()
         }
-        self.capacity = Capacity(settings.limits)
+        self.metrics = Metrics()
+        self.capacity = Capacity(settings.limits, self.metrics.queue.set)
         self._engines = {name: Engine.of(each) for name, each in self._analyzers.items()}
         self._engine = lru_cache(maxsize=64)(self._adjusted_engine)
         # PyTorch has threads of its own for the whole process.
         threads = 1 if settings.backend == "torch" else settings.num_threads or available_cpus()
-        self.metrics = Metrics(self.capacity.queued)
         self.batcher = Batcher(threads, self.metrics)
         # Threads that read base64: more than CPUs would only take memory.
         self._threads = anyio.CapacityLimiter(max(2, available_cpus()))
