@@ -13,9 +13,10 @@ workers share the CPUs.
    when all is over.
 2. All clients: twice the capacity.
 
-Exit status 1 unless in 1 all answers of one worker are 200, and else only 200 and 503, no connection breaks off,
-p99 of the accepted requests is within three times the median, and memory stays flat; or if an
-answer differs from what the analyzer finds. Throughput is printed, not judged. Linux only.
+Exit status 1 unless in 1 all answers of one worker are 200, and else only 200 and 503, no
+connection breaks off, p99 of the accepted requests is within three times the median, and memory
+stays flat; or if an answer differs from what the analyzer finds. Throughput is printed, not judged.
+Linux only.
 """
 
 from __future__ import annotations
