@@ -220,6 +220,19 @@ def test_lids_take_the_colour_beyond_their_edges(tools: Any) -> None:
     assert np.abs(by_mark[:36]).max() < 0.2 * module.LID_CM
 
 
+def test_covered_eyes_stay_as_they_are(tools: Any) -> None:
+    model, _, module = tools
+    director = module.Director(model, np.zeros((3, model.shape_count + model.expression_count)))
+    own = np.full(model.expression_count, 0.25, np.float32)
+    eyes = np.array([name.startswith("eye") for name in model.expression_names])
+    rng = np.random.default_rng(4)
+    covered = np.array([director.expression(own, True, rng) for _ in range(100)])
+    seen = np.array([director.expression(own, False, rng) for _ in range(100)])
+    assert (covered[:, eyes] == 0.25).all()
+    assert seen[:, eyes].std(axis=0).min() > 0.05
+    assert covered[:, ~eyes].std() > 0.05
+
+
 def test_pose_angles_come_back(tools: Any) -> None:
     _, _, module = tools
     rng = np.random.default_rng(3)

@@ -44,6 +44,8 @@ ATLAS = 64  # pixels, side of the drawn mouth inside
 NEAR_CM = 2.0  # from the teacher's points; farther vertices keep their places
 LID_CM = 0.1  # above and below the lids' edges lies the colour of the edges: skin, not iris
 LID_REACH_CM = 0.8  # where that shift has ended
+# Portraits in dark or mirroring glasses. Looked through by hand, with the help of a classifier.
+COVERED_EYES = frozenset(Path(__file__).with_name("covered_eyes.txt").read_text().split())
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> Array:
@@ -383,8 +385,9 @@ class Director:
         roll = rng.normal(0, 12) if rng.random() < 0.7 else rng.uniform(-50, 50)
         return rotation(float(yaw), pitch, float(roll * degree))
 
-    def expression(self, own: Array, rng: np.random.Generator) -> Array:
-        """(E,) weights, from the portrait's own to strong and rare ones."""
+    def expression(self, own: Array, covered: bool, rng: np.random.Generator) -> Array:
+        """(E,) weights, from the portrait's own to strong and rare ones; where the eyes are covered
+        and nobody could tell what they do, their own."""
         value = own.copy()
         names = self.model.expression_names
         index = {name: i for i, name in enumerate(names)}
@@ -426,6 +429,9 @@ class Director:
                 value[index["eyeSquint" + side]] *= 1 - 0.7 * shut
         if rng.random() < 0.6:
             self._gaze(value, index, rng)
+        if covered:
+            eyes = [place for name, place in index.items() if name.startswith("eye")]
+            value[eyes] = own[eyes]
         return np.clip(value, 0, 1)
 
     @staticmethod
@@ -477,11 +483,12 @@ def shard(number: int, options: argparse.Namespace, heldout: bool) -> None:
     for i in range(options.shard_size):
         if i % VARIANTS == 0:
             row = rng.choice(rows)
-            portrait = cv2.imread(str(options.material / str(labels["image"][row])))
+            file = str(labels["image"][row])
+            portrait = cv2.imread(str(options.material / file))
             head = Head(model, parts, portrait, labels["params"][row], labels["points"][row])
         coefficients = head.coefficients.copy()
         coefficients[model.shape_count :] = director.expression(
-            coefficients[model.shape_count :], rng
+            coefficients[model.shape_count :], file in COVERED_EYES, rng
         )
         images[i], camera = head.render(
             coefficients, director.pose(head.turn, rng), director.light(rng), behind, rng
