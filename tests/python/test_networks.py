@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,24 @@ def test_a_network_runs(path: Path, providers: Any, num_threads: Any) -> None:
         (output,) = network.run(np.ones((count, 3, INPUT_SIZE, INPUT_SIZE), np.float32))
         assert output.shape == (count, 19)
         np.testing.assert_allclose(output[:, 12:15], 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("wish", "kept"), [(None, "1"), ("0", "0")])
+def test_onnx_runtime_reports_nothing(wish: str | None, kept: str) -> None:
+    name = "ORT_DISABLE_TELEMETRY"
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    if wish is not None:
+        environment[name] = wish
+    code = (
+        "import os, sys, threedfa.networks\n"
+        "assert 'onnxruntime' not in sys.modules\n"
+        "import threedfa.backend_onnxruntime\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.strip() == kept
 
 
 def test_the_same_network_on_one_thread(path: Path) -> None:

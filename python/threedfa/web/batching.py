@@ -222,6 +222,8 @@ class Batcher:
         self._metrics.pictures.inc()
         self._metrics.faces.inc(len(found))
         job = picture.job
+        if job.future.done():  # given up meanwhile
+            return
         with self._lock:
             job.found[picture.number] = picture.image, found
             if len(job.found) < job.count:
