@@ -585,6 +585,19 @@ def test_a_request_that_fails_fails_alone(
     assert len(analyzed(batcher, engine, [ONE]).result(60)[0]) == 1
 
 
+def test_an_answer_that_nobody_waits_for_is_not_made(
+    batcher: Batcher, aligner: HeldBack, analyzer: FaceAnalyzer
+) -> None:
+    engine = engine_of(analyzer, aligner)
+    made: list[Any] = []
+    job = batcher.analyze(engine, [lambda: ONE], lambda _, found: made.append(found))
+    until(lambda: aligner.batches)  # it is under way
+    assert job.cancel()
+    aligner.free.set()
+    assert len(analyzed(batcher, engine, [ONE]).result(60)[0]) == 1
+    assert made == []
+
+
 def test_pictures_are_let_go_at_once(
     batcher: Batcher, aligner: HeldBack, analyzer: FaceAnalyzer
 ) -> None:
