@@ -17,6 +17,7 @@
 #include <threedfa/threedfa.hpp>
 #include <vector>
 
+#include "box_loop.hpp"
 #include "simd/loops.hpp"
 
 namespace {
@@ -264,39 +265,9 @@ struct Picture {
   }
 };
 
-/// Each pixel of each triangle's box, tested by its barycentric weights in float32.
 void textbook_rasterize(const Mesh& mesh, Picture& picture) {
-  const auto& v = mesh.vertices;
-  for (std::size_t t = 0; t < mesh.triangles.size(); t += 3) {
-    const float* a = &v[3 * static_cast<std::size_t>(mesh.triangles[t])];
-    const float* b = &v[3 * static_cast<std::size_t>(mesh.triangles[t + 1])];
-    const float* c = &v[3 * static_cast<std::size_t>(mesh.triangles[t + 2])];
-    const float area = (b[1] - c[1]) * (a[0] - c[0]) + (c[0] - b[0]) * (a[1] - c[1]);
-    if (area == 0.0f) continue;
-    const auto low = [](float x) { return std::max(0, static_cast<int>(std::ceil(x))); };
-    const auto high = [&](float x) {
-      return std::min(picture.size - 1, static_cast<int>(std::floor(x)));
-    };
-    const int x_last = high(std::max({a[0], b[0], c[0]}));
-    const int y_last = high(std::max({a[1], b[1], c[1]}));
-    for (int y = low(std::min({a[1], b[1], c[1]})); y <= y_last; ++y) {
-      for (int x = low(std::min({a[0], b[0], c[0]})); x <= x_last; ++x) {
-        const float px = static_cast<float>(x), py = static_cast<float>(y);
-        const float w0 = ((b[1] - c[1]) * (px - c[0]) + (c[0] - b[0]) * (py - c[1])) / area;
-        const float w1 = ((c[1] - a[1]) * (px - c[0]) + (a[0] - c[0]) * (py - c[1])) / area;
-        const float w2 = 1 - w0 - w1;
-        if (w0 < 0 || w1 < 0 || w2 < 0) continue;
-        const float z = w0 * a[2] + w1 * b[2] + w2 * c[2];
-        const auto i = static_cast<std::size_t>(y * picture.size + x);
-        if (!(z > picture.depth[i])) continue;
-        picture.depth[i] = z;
-        picture.triangle[i] = static_cast<std::int32_t>(t / 3);
-        picture.barycentric[3 * i] = w0;
-        picture.barycentric[3 * i + 1] = w1;
-        picture.barycentric[3 * i + 2] = w2;
-      }
-    }
-  }
+  box_loop(mesh.vertices.data(), mesh.triangles.data(), mesh.triangles.size() / 3, picture.size,
+           picture.depth.data(), picture.triangle.data(), picture.barycentric.data());
 }
 
 /// Cross products added up at the corners, then divided by their length, in float32.
@@ -356,13 +327,13 @@ bool painted(const std::vector<std::uint8_t>& bytes, const Floats& colors, const
 }
 
 /// What the predecessor's users draw, against its own times (milliseconds, one thread, as many
-/// triangles) where the box loop took 5.2 ms, scaled by what `box_loop` takes here.
-void benchmark_drawing(const Mesh& mesh, const Picture& textbook, double box_loop,
+/// triangles) where the box loop took 5.2 ms, scaled by `box_time`, what it takes here.
+void benchmark_drawing(const Mesh& mesh, const Picture& textbook, double box_time,
                        std::mt19937& generator) {
   const double triangles = double(mesh.triangles.size()) / 3;
   const std::size_t count = mesh.vertices.size() / 3;
   const auto report = [&](const char* name, const Times& times, double predecessor) {
-    rows.push_back({name, triangles, times, "predecessor, scaled", predecessor * box_loop / 5.2});
+    rows.push_back({name, triangles, times, "predecessor, scaled", predecessor * box_time / 5.2});
   };
   const int side = textbook.size;
   std::vector<std::uint8_t> bytes(3 * textbook.pixels());
