@@ -138,7 +138,7 @@ def tame(network: Detector) -> None:
     """Take the force from channels that training never saw awake.
 
     Their measured variance is near zero, so batch norm multiplies what little a strange picture
-    puts into them by hundreds, layer after layer. On other pictures nothing changes.
+    puts into them by hundreds, layer after layer. Ordinary pictures hardly change.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
