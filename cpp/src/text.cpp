@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 namespace threedfa {
@@ -21,8 +22,26 @@ struct Conversion {
   int digits = 0;   // all of them for 'g', those behind the point for 'f'
 };
 
+/// Text between two numbers, mostly a character or two: copied as a whole, which needs no call.
+struct Literal {
+  static constexpr std::size_t kShort = 8;
+  std::array<char, kShort> head{};
+  std::string_view text;
+
+  explicit Literal(std::string_view text_) : text(text_) { text.copy(head.data(), kShort); }
+  /// May write kShort characters where there are fewer.
+  char* put(char* out) const {
+    if (text.size() <= kShort) {
+      std::memcpy(out, head.data(), kShort);
+    } else {
+      text.copy(out, text.size());
+    }
+    return out + text.size();
+  }
+};
+
 struct Pattern {
-  std::vector<std::string_view> literals;  // before each conversion, and after the last
+  std::vector<Literal> literals;  // before each conversion, and after the last
   std::vector<Conversion> conversions;
 };
 
@@ -30,7 +49,7 @@ Pattern parse(std::string_view text, std::string_view kinds, const char* expecte
   Pattern pattern;
   std::size_t start = 0;
   for (std::size_t at = text.find('%'); at != text.npos; at = text.find('%', start)) {
-    pattern.literals.push_back(text.substr(start, at - start));
+    pattern.literals.emplace_back(text.substr(start, at - start));
     Conversion conversion;
     std::size_t end = at + 1;
     if (end + 1 < text.size() && text[end] == '.') {
@@ -45,27 +64,48 @@ Pattern parse(std::string_view text, std::string_view kinds, const char* expecte
     start = end + 1;
   }
   require(!pattern.conversions.empty(), "pattern", expected, std::string(text));
-  pattern.literals.push_back(text.substr(start));
+  pattern.literals.emplace_back(text.substr(start));
   return pattern;
 }
 
-/// The nearest whole number to the exact product of which `product`, below 1e9, is the rounded
+/// The nearest whole number to the exact product of which `product`, 0 to 1e9, is the rounded
 /// value; -1 where the two may be on different sides of a half.
 std::int64_t nearest(double product) {
-  const double whole = std::floor(product);
-  const double fraction = product - whole;
+  const auto whole = static_cast<std::int64_t>(product);
+  const double fraction = product - static_cast<double>(whole);
   if (std::abs(fraction - 0.5) < 1e-6) return -1;  // a product is off by 6e-8 at most
-  return static_cast<std::int64_t>(whole) + (fraction > 0.5);
+  return whole + (fraction > 0.5);
 }
 
-/// `count` digits of `number`, which has no more, with zeros in front.
-char* put_digits(char* out, std::int64_t number, int count) {
-  auto left = static_cast<std::uint32_t>(number);
-  for (int i = count - 1; i >= 0; --i) {
-    out[i] = static_cast<char>('0' + left % 10);
-    left /= 10;
+constexpr std::array<char, 200> two_digits() {
+  std::array<char, 200> text{};
+  for (std::size_t i = 0; i < 100; ++i) {
+    text[2 * i] = static_cast<char>('0' + i / 10);
+    text[2 * i + 1] = static_cast<char>('0' + i % 10);
   }
+  return text;
+}
+
+constexpr std::array<char, 200> kTwoDigits = two_digits();  // "00" to "99"
+
+/// `count` digits of `number`, which has no more, with zeros in front.
+char* put_digits(char* out, std::uint32_t number, int count) {
+  for (int i = count; i >= 2; i -= 2) {
+    std::memcpy(out + i - 2, kTwoDigits.data() + 2 * (number % 100), 2);
+    number /= 100;
+  }
+  if (count % 2 == 1) *out = static_cast<char>('0' + number);
   return out + count;
+}
+
+/// How many digits a number below 1e9 has; 1 for 0.
+int digit_count(std::uint32_t number) {
+  int count = 1;
+  for (const std::uint32_t least :
+       {10u, 100u, 1000u, 10000u, 100000u, 1000000u, 10000000u, 100000000u}) {
+    count += number >= least;  // without branches, which could not be foretold
+  }
+  return count;
 }
 
 /// "%.Ng" for what it writes without an exponent; nullptr where rounding needs more care or there
@@ -76,26 +116,23 @@ char* put_general(char* out, double magnitude, int digits) {
     return out + 1;
   }
   if (!(magnitude >= 1e-4 && magnitude < power_of_ten(digits))) return nullptr;
-  int exponent = digits - 1;  // of the first digit
-  while (exponent > 0 && magnitude < power_of_ten(exponent)) --exponent;
+  int exponent = digit_count(static_cast<std::uint32_t>(magnitude)) - 1;  // of the first digit
   while (magnitude * power_of_ten(-std::min(exponent, 0)) < 1) --exponent;
-  std::int64_t number = nearest(magnitude * power_of_ten(digits - 1 - exponent));
+  const std::int64_t number = nearest(magnitude * power_of_ten(digits - 1 - exponent));
   if (number < 0 || number >= static_cast<std::int64_t>(power_of_ten(digits))) return nullptr;
 
   for (int i = 0; i > exponent; --i) {
     *out++ = '0';
     if (i == 0) *out++ = '.';
   }
-  const int before_point = exponent + 1;
+  const int before_point = std::max(exponent + 1, 0);
   char text[9];
-  put_digits(text, number, digits);
+  put_digits(text, static_cast<std::uint32_t>(number), digits);
   int end = digits;
   while (end > std::max(before_point, 1) && text[end - 1] == '0') --end;
-  for (int i = 0; i < end; ++i) {
-    if (i == before_point && i > 0) *out++ = '.';
-    *out++ = text[i];
-  }
-  return out;
+  out = std::copy(text, text + before_point, out);
+  if (before_point > 0 && end > before_point) *out++ = '.';
+  return std::copy(text + before_point, text + end, out);
 }
 
 /// "%.Nf"; nullptr where rounding needs more care.
@@ -104,10 +141,11 @@ char* put_fixed(char* out, double magnitude, int decimals) {
   if (!(product < 1e9)) return nullptr;
   const std::int64_t number = nearest(product);
   if (number < 0) return nullptr;
-  const auto one = static_cast<std::int64_t>(power_of_ten(decimals));
-  out = std::to_chars(out, out + kLongest, number / one).ptr;
+  const auto one = static_cast<std::uint32_t>(power_of_ten(decimals));
+  const std::uint32_t whole = static_cast<std::uint32_t>(number) / one;
+  out = put_digits(out, whole, digit_count(whole));
   *out++ = '.';
-  return put_digits(out, number % one, decimals);
+  return put_digits(out, static_cast<std::uint32_t>(number) % one, decimals);
 }
 
 char* put(char* out, float value, Conversion conversion) {
@@ -122,6 +160,10 @@ char* put(char* out, float value, Conversion conversion) {
 }
 
 char* put(char* out, std::int64_t value, Conversion) {
+  if (value >= 0 && value < 1000000000) {
+    const auto number = static_cast<std::uint32_t>(value);
+    return put_digits(out, number, digit_count(number));
+  }
   return std::to_chars(out, out + kLongest, value).ptr;
 }
 
@@ -130,19 +172,25 @@ std::string rows(const Pattern& pattern, Span<const T> table) {
   const std::size_t columns = pattern.conversions.size();
   require(table.size() % columns == 0, "table", "rows of " + std::to_string(columns) + " numbers",
           std::to_string(table.size()) + " numbers");
-  std::size_t longest = columns * kLongest;
-  for (const std::string_view literal : pattern.literals) longest += literal.size();
-  std::vector<char> row(longest);
+  std::size_t longest = columns * kLongest + Literal::kShort;
+  for (const Literal& literal : pattern.literals) longest += literal.text.size();
+  // As long as rows of the first one's length and a little more would be, so that it seldom grows.
   std::string text;
+  std::size_t length = 0;
   for (std::size_t start = 0; start < table.size(); start += columns) {
-    char* out = row.data();
+    if (text.size() < length + longest) {
+      const std::size_t done = start / columns + 1, all = table.size() / columns;
+      text.resize((length / done + length / done / 8 + 8) * all + longest);
+    }
+    char* out = text.data() + length;
     for (std::size_t i = 0; i < columns; ++i) {
-      out += pattern.literals[i].copy(out, pattern.literals[i].size());
+      out = pattern.literals[i].put(out);
       out = put(out, table[start + i], pattern.conversions[i]);
     }
-    out += pattern.literals[columns].copy(out, pattern.literals[columns].size());
-    text.append(row.data(), static_cast<std::size_t>(out - row.data()));
+    out = pattern.literals[columns].put(out);
+    length = static_cast<std::size_t>(out - text.data());
   }
+  text.resize(length);
   return text;
 }
 

@@ -202,7 +202,8 @@ def _obj_rows(part: MeshPart, starts: dict[str, int]) -> list[bytes]:
     corner = "%d" + ("/%d" if part.uv is not None else "/" if part.normals is not None else "")
     corner += "/%d" if part.normals is not None else ""
     kinds = ["v", *(["vt"] * (part.uv is not None)), *(["vn"] * (part.normals is not None))]
-    corners = part.triangles.astype(np.int64)[:, :, None] + [starts[kind] for kind in kinds]
+    first = [starts[kind] for kind in kinds]
+    corners = np.add(part.triangles[:, :, None], first, dtype=np.int64)
     text.append(format_rows(f"f {corner} {corner} {corner}\n", corners.reshape(-1, 3 * len(kinds))))
     for kind in kinds:
         starts[kind] += len(part.vertices)
