@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <limits>
 
+#include "bounds.hpp"
 #include "simd/loops.hpp"
 #include "triangle_indices.hpp"
 
@@ -19,15 +19,9 @@ struct UnitRange {
   float extent;
 
   explicit UnitRange(Span<const float> vertices) {
-    constexpr float kInfinity = std::numeric_limits<float>::infinity();
-    least = {kInfinity, kInfinity, kInfinity};
-    Vector most{-kInfinity, -kInfinity, -kInfinity};
-    for (std::size_t k = 0; k < vertices.size(); k += 3) {
-      for (std::size_t axis = 0; axis < 3; ++axis) {
-        least[axis] = std::min(least[axis], vertices[k + axis]);
-        most[axis] = std::max(most[axis], vertices[k + axis]);
-      }
-    }
+    const Bounds bounds = bounds_of(vertices);
+    least = bounds.low;
+    const Vector& most = bounds.high;
     extent = std::max({most[0] - least[0], most[1] - least[1], most[2] - least[2]});
     if (!(extent > 0.0f)) {
       extent = 1.0f;  // all vertices are one point

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bounds.hpp"
 #include "threedfa/rasterizer.hpp"
 #include "triangle_indices.hpp"
 
@@ -58,17 +59,14 @@ class DepthMap {
  public:
   DepthMap(Span<const float> vertices, Span<const std::int32_t> triangles, int longer_side) {
     const std::size_t count = vertices.size() / 3;
+    double right = 0.0;
+    double bottom = 0.0;
     if (count > 0) {
-      left_ = vertices[0];
-      top_ = vertices[1];
-    }
-    double right = left_;
-    double bottom = top_;
-    for (std::size_t i = 0; i < count; ++i) {
-      left_ = std::min<double>(left_, vertices[3 * i]);
-      top_ = std::min<double>(top_, vertices[3 * i + 1]);
-      right = std::max<double>(right, vertices[3 * i]);
-      bottom = std::max<double>(bottom, vertices[3 * i + 1]);
+      const Bounds bounds = bounds_of(vertices);
+      left_ = bounds.low[0];
+      top_ = bounds.low[1];
+      right = bounds.high[0];
+      bottom = bounds.high[1];
     }
     const double extent = std::max(right - left_, bottom - top_);
     scale_ = extent > 0.0 ? (longer_side - 1) / extent : 1.0;

@@ -49,6 +49,7 @@ _ONE_THREAD = (
 )
 _LANDMARKS = 68
 _INPUT_SIZE = 120
+_TURN_MS = 20.0
 
 
 class BenchError(ThreedfaError):
@@ -192,15 +193,27 @@ def measured(row: Row, seconds: float) -> tuple[str, ...]:
 
 
 def timed(functions: Sequence[Callable[[], Any]], seconds: float) -> list[list[float]]:
-    """Milliseconds of calls of each function, in turn, at least three times."""
+    """Milliseconds of calls of each function, by turns, at least three.
+
+    A turn is a call that does not count, as caches and memory are then those of another function,
+    and calls for a short time. Calls that take longer than that fill a turn each, all of them
+    counted.
+    """
     times: list[list[float]] = [[] for _ in functions]
     end = time.perf_counter() + seconds
     while len(times[0]) < 3 or (time.perf_counter() < end and len(times[0]) < 1000):
         for function, found in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            found.append(1000 * (time.perf_counter() - start))
+            turn = [_call_ms(function)]
+            while sum(turn) < _TURN_MS:
+                turn.append(_call_ms(function))
+            found += turn[1:] or turn
     return times
+
+
+def _call_ms(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return 1000 * (time.perf_counter() - start)
 
 
 def _stream_ms(count: int) -> float:

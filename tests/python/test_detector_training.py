@@ -105,7 +105,8 @@ def test_box_and_landmarks_give_one_region(tools: Any) -> None:
         x, y, side = data.box_square(points)
         low, high = points.min(0), points.max(0)
         assert (x, y) == pytest.approx((low + high) / 2, rel=1e-5)
-        assert side * data.BOX_SCALE == pytest.approx(2**0.5 * (high - low).max(), rel=1e-5)
+        region = data.REGION_SCALE * (high - low).max()
+        assert side * data.BOX_SCALE == pytest.approx(region, rel=1e-5)
 
 
 def test_samples(tools: Any, material: Path) -> None:

@@ -22,6 +22,7 @@ import onnxruntime
 import pytest
 
 from threedfa import Pack, ops
+from toy_pack import build_toy_pack
 
 pytest.importorskip("torch", reason="training needs torch: pip install 'threedfa[train]'")
 
@@ -184,20 +185,26 @@ def test_renders_have_exact_labels(renders: Path, tools: Any) -> None:
         assert middle == pytest.approx([(module.CROP - 1) / 2] * 2, abs=0.01)
 
 
-def test_texture_lies_where_the_teacher_sees_it(tools: Any) -> None:
-    model, _, module = tools
-    parts = module.Topology.of(model)
+def frontal(model: Any) -> tuple[Array, Array, Array]:
+    """A black portrait, the mean face's parameters in its middle, and its 468 points."""
     params = np.zeros(model.param_count, np.float32)
     camera = params[:12].reshape(3, 4)  # a view
     camera[:, :3] = 6 * np.diag([1, -1, 1])
     camera[:2, 3] = SIDE / 2
-    portrait = np.zeros((SIDE, SIDE, 3), np.uint8)
+    points = model.points468.of(model.mean) @ camera[:, :3].T + camera[:, 3]
+    return np.zeros((SIDE, SIDE, 3), np.uint8), params, points[:, :2]
+
+
+def test_texture_lies_where_the_teacher_sees_it(tools: Any) -> None:
+    model, _, module = tools
+    parts = module.Topology.of(model)
+    portrait, params, fitted = frontal(model)
+    rng = np.random.default_rng(1)
 
     def places(points: Array) -> Array:
-        found: Array = module.Head(model, parts, portrait, params, points).places
+        found: Array = module.Head(model, parts, portrait, params, points, rng).places
         return found
 
-    fitted = (model.points468.of(model.mean) @ camera[:, :3].T + camera[:, 3])[:, :2]
     missed = (2 * np.sin(fitted / 8)).astype(np.float32)
     moved = places(fitted + missed) - places(fitted)
     seen = model.points468.of(np.pad(moved, ((0, 0), (0, 1))))[:, :2]
@@ -208,16 +215,51 @@ def test_texture_lies_where_the_teacher_sees_it(tools: Any) -> None:
     assert np.abs(moved[far]).max() == 0
 
 
-def test_lids_take_the_colour_beyond_their_edges(tools: Any) -> None:
+def test_closing_lids_show_the_skin_below_the_eyes(tools: Any) -> None:
     model, _, module = tools
-    shift = module.Topology.of(model).lid_shift
-    marks = np.zeros((len(model.mean), 3))
-    marks[:, 1] = shift[:, 1]
-    by_mark = model.points68.of(marks)[:, 1]
-    assert by_mark[[37, 38, 43, 44]].min() > 0.4 * module.LID_CM  # up
-    assert by_mark[[40, 41, 46, 47]].max() < -0.4 * module.LID_CM  # down
-    assert np.abs(by_mark[[36, 39, 42, 45]]).max() < 0.25 * module.LID_CM
-    assert np.abs(by_mark[:36]).max() < 0.2 * module.LID_CM
+    portrait, params, points = frontal(model)
+    colors = {"above": (10, 20, 200), "eyes": (200, 0, 0), "below": (20, 180, 90)}
+    middle = points[list(module.OUTLINES[0])].mean(0)[1]
+    portrait[:] = colors["below"]
+    portrait[: int(middle)] = colors["above"]
+    for outline in module.OUTLINES:
+        cv2.fillPoly(portrait, [np.rint(points[list(outline)]).astype(np.int32)], colors["eyes"])
+    skin = module.without_eyes(portrait, points)
+    for outline in module.OUTLINES:
+        x, y = np.rint(points[list(outline)].mean(0)).astype(int)
+        assert np.abs(skin[y, x].astype(int) - colors["below"]).max() < 12
+    assert (skin[:10] == portrait[:10]).all()
+    assert (skin[-10:] == portrait[-10:]).all()
+
+    rng = np.random.default_rng(1)
+    head = module.Head(model, module.Topology.of(model), portrait, params, points, rng)
+    behind = np.zeros((module.CROP, module.CROP, 3), np.uint8)
+    shown = {}
+    for blink in (0.0, 1.0):
+        coefficients = head.coefficients.copy()
+        for side in ("Left", "Right"):
+            coefficients[model.shape_count + model.expression_index(f"eyeBlink{side}")] = blink
+        image, _ = head.render(coefficients, head.turn, np.zeros(3, np.float32), behind, rng)
+        shown[blink] = int((image[..., 0].astype(int) - image[..., 1] > 100).sum())
+    assert shown[0.0] > 100  # pixels of the eyes' colour
+    assert shown[1.0] < shown[0.0] / 20
+
+
+def test_eyes_too_narrow_to_show_an_iris_stay(tools: Any) -> None:
+    model, _, module = tools
+    portrait, params, points = frontal(model)
+    blinks = [model.shape_count + model.expression_index(f"eyeBlink{s}") for s in ("Left", "Right")]
+    for narrowed, stay, shut in ((1.0, False, False), (0.45, True, False), (0.2, True, True)):
+        moved = points.copy()
+        for outline in module.OUTLINES:
+            ring = list(outline)
+            moved[ring, 1] = moved[ring, 1].mean() + narrowed * (
+                moved[ring, 1] - moved[ring, 1].mean()
+            )
+        rng = np.random.default_rng(1)
+        head = module.Head(model, module.Topology.of(model), portrait, params, moved, rng)
+        assert head.eyes_stay == stay
+        assert (head.coefficients[blinks] == 1).all() == shut
 
 
 def test_covered_eyes_stay_as_they_are(tools: Any) -> None:
@@ -275,6 +317,40 @@ def test_training_goes_on_where_it_stopped(trained: tuple[Path, str, str]) -> No
     for line in (first + second).splitlines():
         if line.startswith("step "):
             assert "nan" not in line
+
+
+def test_a_packs_regressor_is_trained_further(
+    material: tuple[Path, Array], labels: Path, renders: Path, tmp_path: Path
+) -> None:
+    """With frozen statistics, and nothing learnt in a step of rate zero."""
+    printed = step(
+        "train_regressor.py", "--material", material[0], "--model", MODEL, "--labels", labels,
+        "--renders", renders, "--out", tmp_path, "--init", MODEL.parent, "--images", 8,
+        "--batch", 8, "--workers", 0, "--threads", 1, "--log-every", 1, "--lr", 0, "--no-bf16",
+    )  # fmt: skip
+    assert "step 1 of 1" in printed
+    path = tmp_path / "regressor.onnx"
+    step("export.py", "--checkpoint", tmp_path / "final.pt", "--model", MODEL, "--out", path)
+    crops = np.random.default_rng(0).normal(0, 1, (3, 3, 120, 120)).astype(np.float32)
+    before, after = (
+        onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]).run(
+            None, {"input": crops}
+        )
+        for file in (MODEL.parent / "regressor.onnx", path)
+    )
+    for a, b in zip(before, after, strict=True):
+        assert np.abs(a - b).max() < 1e-3
+
+
+def test_other_packs_regressors_are_refused(tools: Any, tmp_path: Path) -> None:
+    sys.path.insert(0, str(TRAINING))
+    try:
+        import network
+    finally:
+        sys.path.remove(str(TRAINING))
+    pack = build_toy_pack(tmp_path / "toy")
+    with pytest.raises(ValueError, match=r"expected a network of export\.py"):
+        network.load_network(pack)
 
 
 def test_exported_network_fits_the_face_model(

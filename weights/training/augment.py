@@ -26,8 +26,8 @@ class Jitter:
 
     log_scale_sigma: float = 0.09
     shift_sigma: float = 0.035  # of the region's side
-    far_part: float = 0.3
-    far_log_scale: float = -0.15
+    far_part: float = 0.25
+    far_log_scale: float = -0.2
     far_log_scale_sigma: float = 0.15
     far_shift_sigma: float = 0.055
     tilt_sigma: float = 8.0  # degrees

@@ -116,7 +116,7 @@ class Examples:
     seed: int
     portrait_part: float = 0.3
     misaligned_part: float = 0.06
-    strength: float = 0.7  # of the augmentation, 0..1
+    strength: float = 0.5  # of the augmentation, 0..1
     gentle_batches: int = 0  # the first ones are augmented lightly
 
     def __len__(self) -> int:

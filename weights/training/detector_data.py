@@ -9,8 +9,8 @@ the faces are those, for the sake of profiles.
 
 Box convention: the square around the 68 landmarks, centred on their bounding rectangle, with
 ``BOX_PER_RECTANGLE`` times its longer side; the landmarks are those of the 300-W convention. So a
-box and the landmarks' own region of interest (centre of the rectangle, sqrt(2) times its longer
-side) differ by a constant factor only, however the head is turned: ``BOX_SCALE``, no shift.
+box and the landmarks' own region of interest (centre of the rectangle, ``REGION_SCALE`` times its
+longer side) differ by a constant factor only, however the head is turned: ``BOX_SCALE``, no shift.
 
 A portrait is used where two detectors agree: YuNet's box with the square around MediaPipe's points.
 """
@@ -26,14 +26,14 @@ import cv2
 import numpy as np
 from augment import motion_blur, side_light, tone
 from crops import render_crops
-from face import Morphable
+from face import REGION_SCALE, Morphable
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Array = NDArray[np.float32]
 
 BOX_PER_RECTANGLE = 1.1
-BOX_SCALE = 2**0.5 / BOX_PER_RECTANGLE  # side of the regressor's region / side of the box
+BOX_SCALE = REGION_SCALE / BOX_PER_RECTANGLE  # side of the regressor's region / side of the box
 SMALLEST = 9.0  # pixels, side of a box; smaller faces are neither face nor background
 LARGEST_SOURCE = 320.0  # portraits with larger boxes are made smaller when read
 EYES = (slice(36, 42), slice(42, 48))  # of the 68

@@ -20,11 +20,11 @@ import onnx
 import onnxruntime
 import torch
 from detector_data import BOX_SCALE
-from face import CAMERA, INPUT_SIZE, Morphable
+from face import CAMERA, INPUT_SIZE, REGION_SCALE, Morphable
 from network import STRIDES, TAPS, Regressor
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
 OPSET = 13
 TOLERANCE = 1e-3  # of an output, in its standard deviations
@@ -54,21 +54,25 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    def convolution(self, x: str, name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> str:
-        """Convolution, batch norm folded, and ReLU."""
-        weight, bias = conv.weight.detach().double(), torch.zeros(conv.out_channels).double()
-        if conv.bias is not None:
-            bias = conv.bias.detach().double()
-        if norm is not None:
-            gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-            weight = weight * gain[:, None, None, None]
-            bias = norm.bias.double() + (bias - norm.running_mean.double()) * gain
+    def convolution(self, x: str, name: str, conv: nn.Conv2d) -> str:
+        """A convolution with a bias."""
+        assert conv.bias is not None
+        return self._convolution(x, name, conv, conv.weight.double(), conv.bias.double())
+
+    def layer(self, x: str, name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
+        """Convolution, batch norm folded into it, and ReLU."""
+        gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        weight = conv.weight.double() * gain[:, None, None, None]
+        bias = norm.bias.double() - norm.running_mean.double() * gain
+        return self.node("Relu", [self._convolution(x, name, conv, weight, bias)], f"{name}.relu")
+
+    def _convolution(self, x: str, name: str, conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> str:
         inputs = [
             x,
             self.weight(f"{name}.weight", weight.float().detach().numpy()),
             self.weight(f"{name}.bias", bias.float().detach().numpy()),
         ]
-        y = self.node(
+        return self.node(
             "Conv",
             inputs,
             f"{name}.out",
@@ -77,20 +81,19 @@ class _Graph:
             pads=list(conv.padding) * 2,
             group=conv.groups,
         )
-        return self.node("Relu", [y], f"{name}.relu")
 
 
 def to_onnx(network: Regressor) -> onnx.ModelProto:
     """The network in ONNX, batch norm folded."""
     graph = _Graph()
-    x = graph.convolution("input", "stem", network.stem, network.stem_norm)
+    x = graph.layer("input", "stem", network.stem, network.stem_norm)
     maps = []
     for i in range(len(STRIDES)):
         block = network.blocks[i]
-        x = graph.convolution(x, f"block{i}.depthwise", block.depthwise, block.depthwise_norm)
-        x = graph.convolution(x, f"block{i}.pointwise", block.pointwise, block.pointwise_norm)
+        x = graph.layer(x, f"block{i}.depthwise", block.depthwise, block.depthwise_norm)
+        x = graph.layer(x, f"block{i}.pointwise", block.pointwise, block.pointwise_norm)
         if i in TAPS:
-            tap = graph.convolution(x, f"tap{i}", network.taps[str(i)], None)
+            tap = graph.convolution(x, f"tap{i}", network.taps[str(i)])
             maps.append(graph.node("Flatten", [tap], f"tap{i}.flat", axis=1))
     mean = graph.node("Flatten", [graph.node("GlobalAveragePool", [x], "average")], "mean", axis=1)
     features = graph.node("Concat", [mean, *maps], "features", axis=1)
@@ -151,7 +154,7 @@ def pack_entry(network: Regressor, file: str, shape_count: int) -> dict[str, obj
             "box_scale": BOX_SCALE,
             "box_shift_y": 0.0,
             "integer_side": False,
-            "landmark_scale": float(np.sqrt(2)),
+            "landmark_scale": REGION_SCALE,
         },
         "passes": 2,
         "confidence_threshold": 0.5,

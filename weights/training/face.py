@@ -21,6 +21,9 @@ Indices = NDArray[np.int64]
 
 CAMERA = 12
 INPUT_SIZE = 120
+# Side of the regressor's region / longer side of the landmarks' bounding rectangle. Upstream's is
+# 1.41; what lies farther out than this says less than finer pixels do.
+REGION_SCALE = 1.25
 
 # The core maps a region of side S to the network's 120 pixels with pixel centres at half pixels and
 # back without: crop pixel u lies at (u + 1/2) S/120 - 1/2, parameter x at (x - 1) S/120 of the

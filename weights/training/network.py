@@ -1,14 +1,15 @@
-"""The regressor's network, and how it starts from a trained trunk.
+"""The regressor's network, and how it starts from an exported one.
 
 MobileNet-V1 (Howard et al. 2017) at half width, as upstream's ``mb05``, for 120 x 120 pixels. Two
 things are different: beside the global average, the last layer sees small maps of three resolutions
-with their positions kept (averages lose where things are), and one more output says whether the
-crop holds a well aligned face. 50 million multiply-adds, so two passes cost less than one of
-upstream's ``mb1`` (183 million).
+with their positions kept (averages lose where things are; no ReLU, behind which maps could die),
+and one more output says whether the crop holds a well aligned face. 50 million multiply-adds, so
+two passes cost less than one of upstream's ``mb1`` (183 million).
 """
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 
 INPUT_SIZE = 120
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)  # of the 13 depthwise blocks
+STEM_CHANNELS = 32  # at width 1
 CHANNELS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)  # at width 1
-TAPS = {4: (15, 6), 10: (8, 24), 12: (4, 48)}  # after block: side of the map, channels kept
+TAPS = {4: (15, 8), 10: (8, 32), 12: (4, 64)}  # after block: side of the map, channels kept
 
 
 class _Block(nn.Module):
@@ -57,7 +59,8 @@ class Regressor(nn.Module):
         super().__init__()
         self.param_count = param_count
         self.width = width
-        channels = [int(c * width) for c in (32, *CHANNELS)]
+        self.frozen = False  # whether the batch norms' statistics stay as they are
+        channels = [int(c * width) for c in (STEM_CHANNELS, *CHANNELS)]
         self.stem = nn.Conv2d(3, channels[0], 3, 2, 1, bias=False)
         self.stem_norm = nn.BatchNorm2d(channels[0])
         self.blocks = nn.ModuleList(
@@ -73,10 +76,20 @@ class Regressor(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        for tap in self.taps.values():
+            nn.init.normal_(tap.weight, std=0.1 * tap.in_channels**-0.5)
+            nn.init.zeros_(tap.bias)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+
+    def train(self, mode: bool = True) -> Regressor:
+        """As torch's, but frozen statistics stay."""
+        super().train(mode)
+        if self.frozen:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def features(self, x: Tensor) -> Tensor:
         """(N, F) what the last layer sees: the global average first, then the small maps."""
@@ -85,76 +98,68 @@ class Regressor(nn.Module):
         for i, block in enumerate(self.blocks):
             x = block(x)
             if str(i) in self.taps:
-                maps.append(torch.relu(self.taps[str(i)](x)).flatten(1))
+                maps.append(self.taps[str(i)](x).flatten(1))
         return torch.cat([x.mean((2, 3)), *maps], 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.features(x)
-        with torch.autocast(x.device.type, enabled=False):  # 8 bits would round off pixels
+        return self.outputs(self.features(x))
+
+    def outputs(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The last layer."""
+        with torch.autocast(features.device.type, enabled=False):  # 8 bits would round off pixels
             out = self.head(features.float())
         return out[:, : self.param_count], out[:, self.param_count :]
 
 
-def load_trunk(network: Regressor, path: Path, crops: Tensor) -> None:
-    """Start the convolutions from an ONNX network of the same trunk.
+def load_network(pack: Path) -> Regressor:
+    """The regressor of a pack that ``make_pack.py`` put together, to train it further.
 
-    Batch norm is folded away in ONNX. Here each layer's statistics are measured on ``crops``
-    (N, 3, 120, 120) and its scale and offset set so that the layer computes what it computed, in
-    training as in evaluation.
-
-    Raises:
-        ValueError: if the convolutions do not fit one by one.
-    """
-    graph = onnx.load(path).graph
-    weights = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
-    folded = [
-        [torch.from_numpy(np.array(weights[name])) for name in node.input[1:3]]
-        for node in graph.node
-        if node.op_type == "Conv"
-    ]
-    layers: list[tuple[nn.Module, nn.Module]] = [(network.stem, network.stem_norm)]
-    for block in network.blocks:
-        layers += [
-            (block.depthwise, block.depthwise_norm),
-            (block.pointwise, block.pointwise_norm),
-        ]
-    found, expected = [f[0].shape for f in folded], [conv.weight.shape for conv, _ in layers]
-    if found != expected:
-        raise ValueError(
-            f"{path}: expected convolutions {expected}, got {found}; is it this trunk?"
-        )
-    with torch.no_grad():
-        x = crops
-        for (conv, norm), (weight, bias) in zip(layers, folded, strict=True):
-            conv.weight.copy_(weight)
-            x = conv(x)
-            variance, mean = torch.var_mean(x, (0, 2, 3), unbiased=False)
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(variance)
-            norm.weight.copy_((variance + norm.eps).sqrt())
-            norm.bias.copy_(mean + bias)
-            x = torch.relu(x + bias[:, None, None])
-
-
-def fit_head(network: Regressor, features: Tensor, targets: Tensor, ridge: float = 1.0) -> None:
-    """Set the last layer to the least-squares map from the global average to the targets.
-
-    For a network whose trunk is already trained: without it the first steps on a random last layer
-    spoil the trunk. The small maps start with weight zero.
+    Batch norms are folded away there. Here each is the identity for statistics that stay
+    (``frozen``) with the scale of its convolution's filters as its gain, so that all filters begin
+    alike.
 
     Args:
-        features: (N, F) from ``network.features``.
-        targets: (N, P) normalised parameters.
-        ridge: added to the diagonal of the normal equations.
+        pack: the pack's folder.
+
+    Raises:
+        ValueError: if it is not this network.
     """
-    used = network.blocks[-1].pointwise.out_channels
-    with torch.no_grad():
-        x = features[:, :used].double()
-        center_x, center_y = x.mean(0), targets.double().mean(0)
-        x = x - center_x
-        gram = x.T @ x + ridge * torch.eye(used, dtype=x.dtype, device=x.device)
-        weight = torch.linalg.solve(gram, x.T @ (targets.double() - center_y)).T
-        network.head.weight.zero_()
-        network.head.bias.zero_()
-        network.head.weight[:-1, :used] = weight.float()
-        network.head.bias[:-1] = (center_y - weight @ center_x).float()
+    entry = json.loads((pack / "pack.json").read_text())["regressor"]
+    weights = {
+        tensor.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
+        for tensor in onnx.load(pack / entry["file"]).graph.initializer
+    }
+    try:
+        width = len(weights["stem.weight"]) / STEM_CHANNELS
+        network = Regressor(len(entry["param_mean"]), width)
+        with torch.no_grad():
+            _fill(network, weights)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{pack}: expected a network of export.py: {error}") from error
+    network.param_mean.copy_(torch.tensor(entry["param_mean"]))
+    network.param_std.copy_(torch.tensor(entry["param_std"]))
+    network.frozen = True
+    return network
+
+
+def _fill(network: Regressor, weights: dict[str, Tensor]) -> None:
+    """Give the network exported weights, by the names they have there."""
+    layers: dict[str, tuple[nn.Conv2d, nn.BatchNorm2d]] = {
+        "stem": (network.stem, network.stem_norm)
+    }
+    for i, block in enumerate(network.blocks):
+        layers[f"block{i}.depthwise"] = (block.depthwise, block.depthwise_norm)
+        layers[f"block{i}.pointwise"] = (block.pointwise, block.pointwise_norm)
+    for name, (conv, norm) in layers.items():
+        folded = weights[f"{name}.weight"]
+        gain = folded.square().sum((1, 2, 3)).clamp(min=1e-8).sqrt()
+        conv.weight.copy_(folded / gain[:, None, None, None])
+        norm.weight.copy_(gain)
+        norm.bias.copy_(weights[f"{name}.bias"])
+        norm.running_var.fill_(1 - norm.eps)
+    for i, tap in network.taps.items():
+        tap.weight.copy_(weights[f"tap{i}.weight"])
+        tap.bias.copy_(weights[f"tap{i}.bias"])
+    for part, rows in (("params", slice(0, -1)), ("confidence", slice(-1, None))):
+        network.head.weight[rows] = weights[f"{part}.weight"]
+        network.head.bias[rows] = weights[f"{part}.bias"]

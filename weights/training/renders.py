@@ -4,16 +4,16 @@
         --labels CACHE/portraits.npz --model weights/default/model.safetensors --out CACHE/renders
 
 Each portrait is a texture for its own fitted mesh: a vertex takes the colour of the pixel it
-projects to, moved by what the fit misses the teacher's points by. (Without that an eye that the fit
-draws a pixel too narrow shows its iris on the closed lid.) The mesh gets another pose and
-expression and is drawn by the project's rasterizer, whose interpolated attributes are positions in
-the portrait, so the texture stays as sharp as the portrait. A grid around the head carries hair and
-background along and falls away behind it; a disc inside the lips shows teeth and tongue or the
-portrait's own open mouth. What the pose uncovers beyond the grid shows a piece of another portrait.
+projects to, moved by what the fit misses the teacher's points by; lids that close take theirs from
+the portrait with skin painted over its eyes. The mesh gets another pose and expression and is drawn
+by the project's rasterizer, whose interpolated attributes are positions in the portrait, so the
+texture stays as sharp as the portrait. A grid around the head carries hair and background along and
+falls away behind it; a disc inside the lips shows teeth and tongue or the portrait's own open
+mouth. What the pose uncovers beyond the grid shows a piece of another portrait.
 
-Result: shards of ``--shard-size`` pictures, ``NAME_images.npy`` uint8 (n, 176, 176, 3) BGR and
+Result: shards of ``--shard-size`` pictures, ``NAME_images.npy`` uint8 (n, 224, 224, 3) BGR and
 ``NAME_params.npy`` float32 (n, 12 + S + E) with the camera in pixels of the picture (image frame),
-the landmarks' region being the middle 112 pixels. Shards that exist are kept, so an interrupted run
+the landmarks' region being the middle 132 pixels. Shards that exist are kept, so an interrupted run
 goes on where it stopped; each shard depends on the seed and its number alone.
 """
 
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from face import CAMERA, Array, Morphable
+from face import CAMERA, REGION_SCALE, Array, Morphable
 from numpy.typing import NDArray
 
 from threedfa import ops
@@ -35,15 +35,21 @@ from threedfa import ops
 Image = NDArray[np.uint8]
 Loop = NDArray[np.int64]
 
-CROP, REGION = 176, 112  # pixels: the pictures and the landmarks' region in their middle
+CROP, REGION = 224, 132  # pixels: the pictures and the landmarks' region in their middle
 OVERSAMPLING = 1.5
 VARIANTS = 8  # of one portrait in a row
 GRID = 32  # cells of the background across the portrait
 OPEN_MOUTH_CM = 0.35  # from here the portrait shows its own mouth inside
 ATLAS = 64  # pixels, side of the drawn mouth inside
 NEAR_CM = 2.0  # from the teacher's points; farther vertices keep their places
-LID_CM = 0.1  # above and below the lids' edges lies the colour of the edges: skin, not iris
-LID_REACH_CM = 0.8  # where that shift has ended
+# Of the teacher's points: the eyes' outlines, right eye first, corners at 0 and 8.
+OUTLINES = (
+    (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
+    (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
+)
+LASHES = 0.12  # of an eye's width: how far around it the skin takes its place on the lids
+CLOSING = 0.15  # from there on a lid's own pixels do not do: they hold lashes and what it misses
+SHUT, NARROW = 0.12, 0.16  # height of an eye / its width; below, no iris can be shown
 # Portraits in dark or mirroring glasses. Looked through by hand, with the help of a classifier.
 COVERED_EYES = frozenset(Path(__file__).with_name("covered_eyes.txt").read_text().split())
 
@@ -72,15 +78,13 @@ def angles(turn: Array) -> tuple[float, float, float]:
 class Topology:
     """Openings of the mesh as loops of vertices, and the eyeballs' vertices; right eye first.
 
-    ``spread`` (V, 468) carries values at the teacher's points to all vertices; ``lid_shift`` (V, 3)
-    is how far from its place a lid takes its colour.
+    ``spread`` (V, 468) carries values at the teacher's points to all vertices.
     """
 
     mouth: Loop
     eyes: tuple[Loop, Loop]
     eyeballs: tuple[Loop, Loop]
     spread: Array
-    lid_shift: Array
 
     @staticmethod
     def of(model: Morphable) -> Topology:
@@ -96,26 +100,53 @@ class Topology:
             np.flatnonzero(model.region == model.region_names.index(f"{side} eyeball"))
             for side in ("right", "left")
         )
-        eyes = nearest(slice(36, 42)), nearest(slice(42, 48))
         return Topology(
             mouth=nearest(slice(60, 68)),
-            eyes=eyes,
+            eyes=(nearest(slice(36, 42)), nearest(slice(42, 48))),
             eyeballs=(right, left),
             spread=interpolation(model.points468.of(model.mean), model.mean),
-            lid_shift=sum(lid_shift(model.mean, loop) for loop in eyes),
         )
 
 
-def lid_shift(mean: Array, loop: Loop) -> Array:
-    """(V, 3) away from the opening of one eye, up and down, most at its middle, none at corners."""
-    rim = mean[loop]
-    low, high = rim.min(0), rim.max(0)
-    across, up = (2 * (mean - (low + high) / 2) / (high - low))[:, :2].T
-    distance = np.linalg.norm(mean[:, None] - rim[None], axis=2).min(1)
-    size = np.clip(1 - distance / LID_REACH_CM, 0, 1) * np.clip(1 - across**2, 0, 1)
-    shift = np.zeros_like(mean)
-    shift[:, 1] = LID_CM * size * np.clip(2 * up, -1, 1)
-    return shift
+def eye_openness(points: Array) -> float:
+    """Height of the eyes / their width, the mean of both, from the teacher's points (468, 2)."""
+    found = []
+    for outline in OUTLINES:
+        ring = points[list(outline)]
+        heights = np.linalg.norm(ring[3:6] - ring[13:10:-1], axis=1)
+        found.append(heights.mean() / np.linalg.norm(ring[0] - ring[8]))
+    return float(np.mean(found))
+
+
+def without_eyes(portrait: Image, points: Array) -> Image:
+    """The portrait with skin in place of eyes and lashes: what lies below them, mirrored upwards.
+
+    What lies above would not do: often that is a brow or its shadow.
+    """
+    result = portrait.astype(np.float32)
+    y, x = np.mgrid[: portrait.shape[0], : portrait.shape[1]].astype(np.float32)
+    for outline in OUTLINES:
+        ring = points[list(outline)].astype(np.float32)
+        across = ring[8] - ring[0]
+        width = float(np.linalg.norm(across))
+        down = np.array([-across[1], across[0]]) / width
+        down *= np.sign(down[1]) or 1.0
+        lowest = float((ring @ down).max()) + LASHES * width
+        beyond = 2 * np.minimum(lowest - (x * down[0] + y * down[1]), 0.7 * width)
+        skin = cv2.remap(
+            portrait,
+            (x + beyond * down[0]).astype(np.float32),
+            (y + beyond * down[1]).astype(np.float32),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        mask = np.zeros(portrait.shape[:2], np.float32)
+        shape = [np.rint(ring).astype(np.int32)]
+        cv2.fillPoly(mask, shape, 1.0)
+        cv2.polylines(mask, shape, True, 1.0, 2 * max(1, round(LASHES * width)) + 1)
+        mask = cv2.GaussianBlur(mask, (0, 0), 0.4 * LASHES * width)[..., None]
+        result += mask * (skin - result)
+    return result.astype(np.uint8)
 
 
 def interpolation(known: Array, wanted: Array) -> Array:
@@ -166,14 +197,30 @@ class Head:
         portrait: uint8 (H, W, 3) BGR.
         params: fitted to it, camera in its pixels.
         points: (468, 2) the teacher's, in its pixels.
+        rng: for how dark the lashes are.
+
+    Attributes:
+        coefficients: (S + E,) of the portrait.
+        eyes_stay: whether its eyes are so narrow that nothing but their own state can be shown.
     """
 
     def __init__(
-        self, model: Morphable, topology: Topology, portrait: Image, params: Array, points: Array
+        self,
+        model: Morphable,
+        topology: Topology,
+        portrait: Image,
+        params: Array,
+        points: Array,
+        rng: np.random.Generator,
     ) -> None:
         self.model, self.topology = model, topology
         camera = params[:CAMERA].reshape(3, 4).astype(np.float32)
-        self.coefficients = params[CAMERA:]
+        self.coefficients = params[CAMERA:].copy()
+        openness = eye_openness(points)
+        self.eyes_stay = openness < NARROW
+        if openness < SHUT:
+            for name in ("eyeBlinkLeft", "eyeBlinkRight"):
+                self.coefficients[model.shape_count + model.expression_index(name)] = 1
         self.vertices = model.vertices(self.coefficients)
         side = region_side(camera, model.points68.of(self.vertices))[0]
         # Not much finer than the result, or sampling would alias.
@@ -187,15 +234,20 @@ class Head:
             points = points * shrink + (shrink - 1) / 2
         pad = int(0.35 * max(portrait.shape[:2]))
         self.texture = cv2.copyMakeBorder(portrait, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+        points = points + pad
         camera[:2, 3] += pad
         self.pixels_per_cm = float(np.linalg.norm(camera[2, :3]))
         self.turn = camera[:, :3] / self.pixels_per_cm * np.array([[1], [-1], [1]], np.float32)
         self.offset = camera[:2, 3]
-        missed = points + pad - self._project(model.points468.of(self.vertices))
-        self.places = self._project(self.vertices + topology.lid_shift) + topology.spread @ missed
+        missed = points - self._project(model.points468.of(self.vertices))
+        self.places = self._project(self.vertices) + topology.spread @ missed
         self._tame_eyeballs()
+        self.lashes = self._lashes(rng)
         self.grid, self.grid_places, self.grid_triangles = self._background()
         self.mouth_open = self._mouth_height(self.vertices) > OPEN_MOUTH_CM
+        # Beside the portrait the one that the skin shows while lids close.
+        self.skin_offset = self.texture.shape[1]
+        self.texture = np.hstack([self.texture, without_eyes(self.texture, points)])
 
     def _project(self, points: Array) -> Array:
         """(N, 3) in object space to (N, 2) pixels of the texture."""
@@ -215,6 +267,24 @@ class Head:
             away = self.places[ball] - middle
             reach = np.sqrt(((away / half) ** 2).sum(1, keepdims=True))
             self.places[ball] = middle + away / np.maximum(reach, 1)
+
+    def _lashes(self, rng: np.random.Generator) -> Array:
+        """(V,) times the brightness of each vertex: less than 1 on the edges of the lids."""
+        result = np.ones(len(self.vertices), np.float32)
+        upper, lower = rng.uniform(0.35, 0.9), rng.uniform(0.6, 1)
+        for loop in self.topology.eyes:
+            heights = self.model.mean[loop, 1]
+            result[loop] = np.where(heights > heights.mean(), upper, lower)
+        return result
+
+    def _closes(self, coefficients: Array) -> bool:
+        """Whether a lid covers more of an eye than in the portrait."""
+        places = [
+            self.model.shape_count + self.model.expression_index(f"eye{name}{side}")
+            for name in ("Blink", "Squint")
+            for side in ("Left", "Right")
+        ]
+        return bool((coefficients[places] > self.coefficients[places] + CLOSING).any())
 
     def _background(self) -> tuple[Array, Array, Array]:
         """A grid over the portrait, as deep as the head's outline and falling away from it."""
@@ -301,8 +371,14 @@ class Head:
         normals = ops.vertex_normals(vertices, model.triangles)
         brightness = np.exp(normals @ (turn.T @ light))
         facing = normals @ turn[2] > 0.2
-        shade[: len(vertices), 0] = np.clip(brightness / brightness[facing].mean(), 0.35, 1.7)
+        lit = np.clip(brightness / brightness[facing].mean(), 0.35, 1.7)
         places = np.concatenate([self.places, self.grid_places, plug_places])
+        if self._closes(coefficients):
+            lit *= self.lashes
+            skin = np.ones(len(vertices), bool)
+            skin[np.concatenate(self.topology.eyeballs)] = False
+            places[: len(vertices)][skin, 0] += self.skin_offset
+        shade[: len(vertices), 0] = lit
         size = int(CROP * OVERSAMPLING)
         pixels = points @ camera[:, :3].T + camera[:, 3]
         pixels[:, :2] = (pixels[:, :2] + 0.5) * OVERSAMPLING - 0.5
@@ -338,7 +414,7 @@ def region_side(camera: Array, points: Array) -> tuple[float, Array]:
     """Side and middle of the region that the landmarks (68, 3) give, pixels."""
     flat = points @ camera[:2, :3].T + camera[:2, 3]
     low, high = flat.min(0), flat.max(0)
-    return float(np.sqrt(2) * (high - low).max()), (low + high) / 2
+    return float(REGION_SCALE * (high - low).max()), (low + high) / 2
 
 
 def mouth_inside(brightness: float, rng: np.random.Generator) -> Image:
@@ -485,10 +561,10 @@ def shard(number: int, options: argparse.Namespace, heldout: bool) -> None:
             row = rng.choice(rows)
             file = str(labels["image"][row])
             portrait = cv2.imread(str(options.material / file))
-            head = Head(model, parts, portrait, labels["params"][row], labels["points"][row])
+            head = Head(model, parts, portrait, labels["params"][row], labels["points"][row], rng)
         coefficients = head.coefficients.copy()
         coefficients[model.shape_count :] = director.expression(
-            coefficients[model.shape_count :], file in COVERED_EYES, rng
+            coefficients[model.shape_count :], file in COVERED_EYES or head.eyes_stay, rng
         )
         images[i], camera = head.render(
             coefficients, director.pose(head.turn, rng), director.light(rng), behind, rng

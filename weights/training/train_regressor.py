@@ -18,6 +18,7 @@ and give more ``--images``), ``final.pt`` at the end. Runs on CPU or GPU.
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import time
 from collections.abc import Sequence
@@ -27,11 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import frozen_trunk
 import numpy as np
 import torch
 from crops import Batch, Crops, Examples, portrait_crops, render_crops
 from face import CAMERA, Array, Morphable, to_pack_camera, to_pack_frame
-from network import Regressor, fit_head, load_trunk
+from network import Regressor, load_network
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
@@ -45,6 +47,7 @@ FITTED_EXPRESSIONS = 0.1  # times that on portraits, whose expressions are a fit
 PARAMETERS_WEIGHT = 4.0  # of that loss, against the loss on points
 EMA_DECAY = 0.999
 WARM_UP = 200  # steps
+DECAY = 2e-2  # of weights, each step, times the learning rate
 MOST_CHECKED = 300  # held-out crops of a kind; a report takes some seconds
 CHECKED_EXPRESSIONS = ("jawOpen", "eyeBlinkLeft", "mouthSmileLeft", "browInnerUp", "eyeLookUpLeft")
 
@@ -176,14 +179,22 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     ]
 
 
+def predict(network: Regressor, images: NDArray, half: bool) -> tuple[Tensor, Tensor]:
+    """Outputs for a batch in training."""
+    device = network.param_mean.device
+    if network.frozen and half and device.type == "cpu":
+        return network.outputs(frozen_trunk.features(network, images))
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        found: tuple[Tensor, Tensor] = network(pixels(images, device))
+    return found
+
+
 def gradients(
     network: Regressor, points: Points, heights: float, half: bool, batch: Batch
 ) -> tuple[dict[str, float], list[Tensor]]:
     """Losses of a batch by name, and the gradient of their weighted sum for each parameter."""
-    device = network.param_mean.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
-        out, logit = network(pixels(batch.images, device))
-    parts = losses(out, logit, points, network, tensors(batch, device))
+    out, logit = predict(network, batch.images, half)
+    parts = losses(out, logit, points, network, tensors(batch, out.device))
     loss = (
         parts["points"]
         + heights * parts["heights"]
@@ -192,6 +203,56 @@ def gradients(
     )
     found = torch.autograd.grad(loss, list(network.parameters()))
     return {name: float(value.detach()) for name, value in parts.items()}, list(found)
+
+
+class Optimizers:
+    """Muon (Jordan et al. 2024) for the pointwise layers, which are matrices; AdamW for the rest.
+
+    Muon's steps have the size that AdamW's would have, so both follow one learning rate.
+    """
+
+    def __init__(self, network: Regressor) -> None:
+        pointwise = {id(block.pointwise.weight) for block in network.blocks}
+        others = [p for p in network.parameters() if id(p) not in pointwise]
+        # Muon takes nothing but matrices; these share the layers' memory.
+        self._matrices = [
+            (p, torch.nn.Parameter(p.data.flatten(1)))
+            for p in network.parameters()
+            if id(p) in pointwise
+        ]
+        self._parts: dict[str, torch.optim.Optimizer] = {
+            "adam": torch.optim.AdamW(
+                [
+                    {"params": [p for p in others if p.ndim > 1], "weight_decay": DECAY},
+                    {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+                ],
+                betas=(0.9, 0.99),
+                fused=True,
+            ),
+            "muon": torch.optim.Muon(
+                [matrix for _, matrix in self._matrices],
+                weight_decay=DECAY,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+        }
+
+    def step(self, rate: float) -> None:
+        """Take a step along the gradients that the network's parameters have."""
+        for parameter, matrix in self._matrices:
+            assert parameter.grad is not None
+            assert parameter.data_ptr() == matrix.data_ptr()
+            matrix.grad = parameter.grad.flatten(1)
+        for optimizer in self._parts.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: optimizer.state_dict() for name, optimizer in self._parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, optimizer in self._parts.items():
+            optimizer.load_state_dict(state[name])
 
 
 def learning_rate(step: int, steps: int, peak: float, decay: float) -> float:
@@ -205,13 +266,9 @@ def follow(average: Regressor, network: Regressor, step: int) -> None:
     """Exponential moving average of weights and statistics."""
     keep = min(EMA_DECAY, (step + 1) / (step + 20))
     with torch.no_grad():
-        for slow, fast in zip(
-            average.state_dict().values(), network.state_dict().values(), strict=True
-        ):
-            if slow.dtype.is_floating_point:
-                slow.lerp_(fast, 1 - keep)
-            else:
-                slow.copy_(fast)
+        pairs = zip(average.state_dict().values(), network.state_dict().values(), strict=True)
+        floats = [(slow, fast) for slow, fast in pairs if slow.dtype.is_floating_point]
+        torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), 1 - keep)
 
 
 def run(network: Regressor, images: NDArray, device: torch.device) -> tuple[Array, Array]:
@@ -274,14 +331,8 @@ def save(path: Path, state: dict[str, Any]) -> None:
     unfinished.replace(path)
 
 
-def start_network(
-    network: Regressor,
-    examples: Examples,
-    init: Path | None,
-    device: torch.device,
-    probes: int,
-) -> None:
-    """Statistics of the parameters and, with ``init``, a trained trunk and a fitted last layer."""
+def measure_parameters(network: Regressor, examples: Examples, probes: int) -> None:
+    """Set the statistics that the network's outputs are normalised by."""
     batches = [examples[(1 << 29) + k] for k in range(max(1, probes // examples.batch_size))]
     params = np.concatenate([b.params[b.aligned > 0] for b in batches])
     std = np.maximum(params.std(0), 1e-3)
@@ -289,16 +340,6 @@ def start_network(
     std[11] = 1.0  # depth of the origin is always zero
     network.param_mean.copy_(torch.from_numpy(params.mean(0)))
     network.param_std.copy_(torch.from_numpy(std))
-    if init is None:
-        return
-    first = torch.cat([pixels(b.images, device) for b in batches[:8]])
-    load_trunk(network, init, first)
-    network.eval()
-    with torch.no_grad():
-        features = torch.cat([network.features(pixels(b.images, device)) for b in batches])
-    keep = torch.from_numpy(np.concatenate([b.aligned > 0 for b in batches]))
-    normal = (torch.from_numpy(params).to(device) - network.param_mean) / network.param_std
-    fit_head(network, features[keep], normal)
 
 
 def one_thread(_: int) -> None:
@@ -333,38 +374,36 @@ def train(options: argparse.Namespace) -> None:
         render_crops(options.renders, "heldout"),
     )
     print(f"{len(examples.portraits)} portraits, {len(examples.renders)} renders", flush=True)
-    network = Regressor(model.param_count, options.width).to(device)
-    network = network.to(memory_format=torch.channels_last)
+    if options.init:
+        network = load_network(options.init)
+    else:
+        network = Regressor(model.param_count, options.width)
+    network = network.to(device, memory_format=torch.channels_last)
     points = Points(model, options.material).to(device)
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 2e-2}, {"params": plain, "weight_decay": 0.0}],
-        betas=(0.9, 0.99),
-    )
-    average = Regressor(model.param_count, options.width).to(device)
-    average = average.to(memory_format=torch.channels_last)
+    optimizers = Optimizers(network)
+    average = copy.deepcopy(network)
     step = 0
     last = options.out / "last.pt"
     if last.exists():
         state = torch.load(last, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        optimizers.load_state_dict(state["optimizers"])
         step = state["step"]
         print(f"going on from step {step}", flush=True)
     else:
-        start_network(network, examples, options.init, device, options.probes)
-        average.load_state_dict(network.state_dict())
+        if not options.init:
+            measure_parameters(network, examples, options.probes)
+            average.load_state_dict(network.state_dict())
         validation.report(average, device)
 
     def state() -> dict[str, Any]:
         return {
             "network": network.state_dict(),
             "average": average.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "optimizers": optimizers.state_dict(),
             "step": step,
-            "width": options.width,
+            "width": network.width,
         }
 
     loader = DataLoader(
@@ -384,8 +423,6 @@ def train(options: argparse.Namespace) -> None:
     for batch in loader:
         if step == decay_start:
             save(options.out / "stable.pt", state())
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, options.lr, options.decay)
         network.train()
         work = partial(gradients, network, points, heights_weight(step / steps), options.bf16)
         results = list(pool.map(work, split(batch, options.threads)))
@@ -394,7 +431,7 @@ def train(options: argparse.Namespace) -> None:
         ):
             parameter.grad = torch.stack(parts_of_gradient).mean(0)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 20.0)
-        optimizer.step()
+        optimizers.step(learning_rate(step, steps, options.lr, options.decay))
         step += 1
         follow(average, network, step)
         for name, value in results[0][0].items():
@@ -422,7 +459,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--renders", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoints")
-    parser.add_argument("--init", type=Path, help="ONNX network of the same trunk to start from")
+    parser.add_argument("--init", type=Path, help="pack whose regressor to train further")
     parser.add_argument("--images", type=int, default=1_600_000, help="crops in all")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)

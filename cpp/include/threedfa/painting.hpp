@@ -21,6 +21,7 @@ struct Canvas {
 /// it is allocated once.
 struct PaintWorkspace {
   std::vector<float> depth, image;
+  std::vector<std::uint8_t> row;
 };
 
 /// Draws a mesh with the colours of its vertices interpolated, see `rasterize`. What it does not

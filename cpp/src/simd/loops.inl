@@ -317,7 +317,15 @@ void blend_normalized(const RowPair& pair, std::size_t count, float mean, float 
 void normalize_pixels(const std::uint8_t* pixels, std::size_t count, const float* mean,
                       const float* scale, float* const* planes) {
   std::size_t i = 0;
+  const auto one_pixel = [&] {
+    for (std::size_t c = 0; c < 3; ++c) {
+      planes[c][i] = (static_cast<float>(pixels[3 * i + c]) - mean[c]) * scale[c];
+    }
+    ++i;
+  };
 #ifdef __AVX2__
+  // Stores that cross no line of the cache take half the time.
+  while (i < count && reinterpret_cast<std::uintptr_t>(planes[0] + i) % 64 != 0) one_pixel();
   // Four pixels to each lane of 16 bytes, of which one channel becomes 32-bit integers.
   constexpr char kNo = -1;
   __m128i channels[3];
@@ -364,11 +372,7 @@ void normalize_pixels(const std::uint8_t* pixels, std::size_t count, const float
     }
   }
 #endif
-  for (; i < count; ++i) {
-    for (std::size_t c = 0; c < 3; ++c) {
-      planes[c][i] = (static_cast<float>(pixels[3 * i + c]) - mean[c]) * scale[c];
-    }
-  }
+  while (i < count) one_pixel();
 }
 
 #ifdef __AVX2__
