@@ -104,6 +104,10 @@ class Batch:
     aligned: Array
 
 
+PORTRAIT_PART = 0.3
+MISALIGNED_PART = 0.06
+
+
 @dataclass(frozen=True)
 class Examples:
     """Draws training examples; example batch ``k`` depends on the seed and ``k`` alone."""
@@ -114,10 +118,8 @@ class Examples:
     renders: Crops
     batch_size: int
     seed: int
-    portrait_part: float = 0.3
-    misaligned_part: float = 0.06
-    strength: float = 0.5  # of the augmentation, 0..1
-    gentle_batches: int = 0  # the first ones are augmented lightly
+    strength: float  # of the augmentation, 0..1
+    gentle_batches: int  # the first ones are augmented lightly
 
     def __len__(self) -> int:
         return 1 << 30
@@ -134,11 +136,11 @@ class Examples:
             aligned=np.ones(size, np.float32),
         )
         for i in range(size):
-            crops = self.portraits if rng.random() < self.portrait_part else self.renders
+            crops = self.portraits if rng.random() < PORTRAIT_PART else self.renders
             index = int(rng.integers(len(crops)))
             wide = crops is self.portraits
             move = Jitter().draw(rng, wide)
-            if rng.random() < self.misaligned_part:
+            if rng.random() < MISALIGNED_PART:
                 batch.aligned[i] = 0
                 move = misaligned(rng)
             image, params, points = self.place(crops, index, move, rng.random() < 0.6)

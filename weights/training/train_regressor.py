@@ -365,6 +365,7 @@ def train(options: argparse.Namespace) -> None:
         renders=render_crops(options.renders, "train"),
         batch_size=options.batch,
         seed=options.seed,
+        strength=options.strength,
         gentle_batches=0 if options.init else steps // 10,
     )
     validation = Validation(
@@ -464,6 +465,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.4, help="last part of the run")
+    parser.add_argument("--strength", type=float, default=0.5, help="of the augmentation, 0..1")
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument(
         "--probes",
