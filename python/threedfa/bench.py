@@ -193,7 +193,7 @@ def measured(row: Row, seconds: float) -> tuple[str, ...]:
 
 
 def timed(functions: Sequence[Callable[[], Any]], seconds: float) -> list[list[float]]:
-    """Milliseconds of calls of each function, by turns, at least three.
+    """Milliseconds of calls of each function, by turns, at least three of each.
 
     A turn is a call that does not count, as caches and memory are then those of another function,
     and calls for a short time. Calls that take longer than that fill a turn each, all of them
@@ -201,7 +201,7 @@ def timed(functions: Sequence[Callable[[], Any]], seconds: float) -> list[list[f
     """
     times: list[list[float]] = [[] for _ in functions]
     end = time.perf_counter() + seconds
-    while len(times[0]) < 3 or (time.perf_counter() < end and len(times[0]) < 1000):
+    while min(map(len, times)) < 3 or (time.perf_counter() < end and len(times[0]) < 1000):
         for function, found in zip(functions, times, strict=True):
             turn = [_call_ms(function)]
             while sum(turn) < _TURN_MS:

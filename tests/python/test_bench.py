@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,19 @@ def test_the_command(
     assert report["machine"].keys() == describe_machine().keys()
     assert "## Title\n\nNote.\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n" in page.read_text()
     assert bench.main(["--pack", str(tmp_path / "none")]) == 1
+
+
+def test_each_turn_begins_with_a_call_that_does_not_count() -> None:
+    calls = [0, 0]
+
+    def quick() -> None:
+        calls[0] += 1
+
+    def slow() -> None:
+        calls[1] += 1
+        time.sleep(1.2 * bench._TURN_MS / 1000)
+
+    times = bench.timed([quick, slow], 0)
+    assert len(times[1]) == calls[1] == 3  # a turn each, which is all there is to count
+    assert len(times[0]) == calls[0] - 3
+    assert min(times[1]) > bench._TURN_MS
