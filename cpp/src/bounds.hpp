@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <limits>
@@ -21,26 +22,20 @@ inline Bounds bounds_of(Span<const float> vertices) {
   std::array<float, kLanes> low, high;
   low.fill(std::numeric_limits<float>::infinity());
   high.fill(-std::numeric_limits<float>::infinity());
-  for (std::size_t i = 0; i < vertices.size(); i += kLanes) {
-    const std::size_t left = vertices.size() - i;
-    if (left < kLanes) {
-      for (std::size_t k = 0; k < left; ++k) {
-        const float value = vertices[i + k];
-        low[k] = value < low[k] ? value : low[k];
-        high[k] = value > high[k] ? value : high[k];
-      }
-      break;
-    }
-    for (std::size_t k = 0; k < kLanes; ++k) {
-      const float value = vertices[i + k];
+  const auto look = [&](std::size_t first, std::size_t count) {
+    for (std::size_t k = 0; k < count; ++k) {
+      const float value = vertices[first + k];
       low[k] = value < low[k] ? value : low[k];
       high[k] = value > high[k] ? value : high[k];
     }
-  }
+  };
+  std::size_t i = 0;
+  for (; i + kLanes <= vertices.size(); i += kLanes) look(i, kLanes);
+  look(i, vertices.size() - i);
   Bounds bounds{{low[0], low[1], low[2]}, {high[0], high[1], high[2]}};
   for (std::size_t k = 3; k < kLanes; ++k) {
-    bounds.low[k % 3] = low[k] < bounds.low[k % 3] ? low[k] : bounds.low[k % 3];
-    bounds.high[k % 3] = high[k] > bounds.high[k % 3] ? high[k] : bounds.high[k % 3];
+    bounds.low[k % 3] = std::min(bounds.low[k % 3], low[k]);
+    bounds.high[k % 3] = std::max(bounds.high[k % 3], high[k]);
   }
   return bounds;
 }

@@ -233,14 +233,11 @@ void resample_normalized(const ImageView& image, const PixelRegion& region, int 
     return std::array<float*, 3>{planes[0] + first, planes[1] + first, planes[2] + first};
   };
   if (is_copy(image, region, height, width)) {
-    if (image.row_stride == 3 * std::ptrdiff_t{width}) {  // one long row
-      loops.normalize_pixels(row_of(image, region.y) + region.x * 3, plane_size, mean, scale,
-                             planes);
-      return;
-    }
-    for (int y = 0; y < height; ++y) {
-      loops.normalize_pixels(row_of(image, region.y + y) + region.x * 3, row_size, mean, scale,
-                             rows_at(y).data());
+    // Rows without gaps between them are one long row.
+    const bool gaps = image.row_stride != 3 * std::ptrdiff_t{width};
+    for (int y = 0; y < (gaps ? height : 1); ++y) {
+      loops.normalize_pixels(row_of(image, region.y + y) + region.x * 3,
+                             gaps ? row_size : plane_size, mean, scale, rows_at(y).data());
     }
     return;
   }

@@ -42,7 +42,6 @@ void paint_mesh(const Canvas& canvas, Span<const float> vertices,
   }
   const std::size_t channels = colors.size() == count ? 1 : 3;
   require_size("colors", channels * count, colors.size());
-  if (count == 0) return;
 
   RasterBuffers buffers;
   const Bounds bounds = bounds_of(vertices);

@@ -81,6 +81,7 @@ TEST_CASE("painting: bad input is refused and leaves the canvas alone") {
   CHECK_THROWS_AS(paint(picture, vertices, {0, 1, 3}, {1, 1, 1}), std::invalid_argument);
   CHECK_THROWS_AS(paint(picture, vertices, {0, 1, 2}, {1, 1}), std::invalid_argument);
   CHECK_THROWS_AS(paint(picture, vertices, {0, 1}, {1, 1, 1}), std::invalid_argument);
+  CHECK_THROWS_AS(paint(picture, {}, {0, 0, 0}, {}), std::invalid_argument);
   PaintWorkspace workspace;
   const std::vector<std::int32_t> triangles{0, 1, 2};
   const std::vector<float> greys(3, 1.0f);

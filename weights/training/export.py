@@ -12,6 +12,7 @@ The ONNX network is compared with the checkpoint on random pictures before it is
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import onnxruntime
 import torch
 from detector_data import BOX_SCALE
 from face import CAMERA, INPUT_SIZE, REGION_SCALE, Morphable
-from network import STRIDES, TAPS, Regressor
+from network import STRIDES, TAPS, Regressor, folded
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
@@ -57,14 +58,12 @@ class _Graph:
     def convolution(self, x: str, name: str, conv: nn.Conv2d) -> str:
         """A convolution with a bias."""
         assert conv.bias is not None
-        return self._convolution(x, name, conv, conv.weight.double(), conv.bias.double())
+        return self._convolution(x, name, conv, conv.weight, conv.bias)
 
     def layer(self, x: str, name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
         """Convolution, batch norm folded into it, and ReLU."""
-        gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-        weight = conv.weight.double() * gain[:, None, None, None]
-        bias = norm.bias.double() - norm.running_mean.double() * gain
-        return self.node("Relu", [self._convolution(x, name, conv, weight, bias)], f"{name}.relu")
+        y = self._convolution(x, name, conv, *folded(conv, norm))
+        return self.node("Relu", [y], f"{name}.relu")
 
     def _convolution(self, x: str, name: str, conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> str:
         inputs = [
@@ -86,6 +85,7 @@ class _Graph:
 def to_onnx(network: Regressor) -> onnx.ModelProto:
     """The network in ONNX, batch norm folded."""
     graph = _Graph()
+    network = copy.deepcopy(network).double()  # so that folding rounds once
     x = graph.layer("input", "stem", network.stem, network.stem_norm)
     maps = []
     for i in range(len(STRIDES)):
@@ -97,7 +97,7 @@ def to_onnx(network: Regressor) -> onnx.ModelProto:
             maps.append(graph.node("Flatten", [tap], f"tap{i}.flat", axis=1))
     mean = graph.node("Flatten", [graph.node("GlobalAveragePool", [x], "average")], "mean", axis=1)
     features = graph.node("Concat", [mean, *maps], "features", axis=1)
-    weight, bias = (t.detach().numpy() for t in (network.head.weight, network.head.bias))
+    weight, bias = (t.detach().float().numpy() for t in (network.head.weight, network.head.bias))
     for name, rows in (("params", slice(0, -1)), ("confidence", slice(-1, None))):
         inputs = [
             features,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from network import STRIDES, TAPS, Regressor
+from network import STRIDES, TAPS, Regressor, folded
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.cpp_extension import load
@@ -27,21 +27,15 @@ def _kernels() -> Any:
     return load("threedfa_frozen_trunk", [str(source)], extra_cflags=["-O3", "-march=native"])
 
 
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The convolution's weights and the bias with the norm in them."""
-    gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return conv.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
-
-
 def _layers(network: Regressor) -> list[Tensor]:
     """Weights and biases of all layers, as :class:`_Trunk` takes them."""
-    weight, bias = _folded(network.stem, network.stem_norm)
+    weight, bias = folded(network.stem, network.stem_norm)
     weight = weight.permute(0, 2, 3, 1).flatten(1)  # as the kernels' rows
     found = [nn.functional.pad(weight, (0, 5)).bfloat16(), bias.bfloat16()]
     for i, block in enumerate(network.blocks):
-        weight, bias = _folded(block.depthwise, block.depthwise_norm)
+        weight, bias = folded(block.depthwise, block.depthwise_norm)
         found += [weight.flatten(1).t().contiguous(), bias]
-        weight, bias = _folded(block.pointwise, block.pointwise_norm)
+        weight, bias = folded(block.pointwise, block.pointwise_norm)
         found += [weight.flatten(1).bfloat16(), bias.bfloat16()]
         if i in TAPS:
             tap = network.taps[str(i)]

@@ -111,6 +111,12 @@ class Regressor(nn.Module):
         return out[:, : self.param_count], out[:, self.param_count :]
 
 
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that both are while the norm's statistics stay."""
+    gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return conv.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
+
+
 def load_network(pack: Path) -> Regressor:
     """The regressor of a pack that ``make_pack.py`` put together, to train it further.
 
@@ -151,9 +157,9 @@ def _fill(network: Regressor, weights: dict[str, Tensor]) -> None:
         layers[f"block{i}.depthwise"] = (block.depthwise, block.depthwise_norm)
         layers[f"block{i}.pointwise"] = (block.pointwise, block.pointwise_norm)
     for name, (conv, norm) in layers.items():
-        folded = weights[f"{name}.weight"]
-        gain = folded.square().sum((1, 2, 3)).clamp(min=1e-8).sqrt()
-        conv.weight.copy_(folded / gain[:, None, None, None])
+        filters = weights[f"{name}.weight"]
+        gain = filters.square().sum((1, 2, 3)).clamp(min=1e-8).sqrt()
+        conv.weight.copy_(filters / gain[:, None, None, None])
         norm.weight.copy_(gain)
         norm.bias.copy_(weights[f"{name}.bias"])
         norm.running_var.fill_(1 - norm.eps)

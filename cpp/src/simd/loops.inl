@@ -324,7 +324,7 @@ void normalize_pixels(const std::uint8_t* pixels, std::size_t count, const float
     ++i;
   };
 #ifdef __AVX2__
-  // Stores that cross no line of the cache take half the time.
+  // Stores that cross no line of the cache are faster.
   while (i < count && reinterpret_cast<std::uintptr_t>(planes[0] + i) % 64 != 0) one_pixel();
   // Four pixels to each lane of 16 bytes, of which one channel becomes 32-bit integers.
   constexpr char kNo = -1;
