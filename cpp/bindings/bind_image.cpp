@@ -78,6 +78,19 @@ Array<float> py_resize_normalize(py::handle image_in, py::ssize_t height, py::ss
   return out;
 }
 
+Array<float> py_resize_normalize_grey(py::handle image_in, py::ssize_t height, py::ssize_t width,
+                                      float mean, float scale) {
+  const auto image = pixels(image_in);
+  check_extent(height, "height");
+  check_extent(width, "width");
+  Array<float> out({py::ssize_t{1}, py::ssize_t{1}, height, width});
+  const auto target = writable(out);
+  py::gil_scoped_release release;
+  resize_normalize_grey(view(image), static_cast<int>(height), static_cast<int>(width), mean, scale,
+                        target);
+  return out;
+}
+
 Array<float> py_sample_bilinear(py::handle image_in, py::handle points_in) {
   const auto image = pixels(image_in, "image", kAny);
   const auto points = reals(points_in, "points", {kAny, kAny});
@@ -140,6 +153,8 @@ void register_image(py::module_& m) {
   m.def("resize_normalize", &py_resize_normalize, py::arg("image"), py::arg("height"),
         py::arg("width"), py::kw_only(), py::arg("mean"), py::arg("scale"),
         py::arg("reverse_channels"));
+  m.def("resize_normalize_grey", &py_resize_normalize_grey, py::arg("image"), py::arg("height"),
+        py::arg("width"), py::kw_only(), py::arg("mean"), py::arg("scale"));
   m.def("sample_bilinear", &py_sample_bilinear, py::arg("image"), py::arg("points"));
   m.def("uv_texture", &py_uv_texture, py::arg("image"), py::arg("vertices"), py::arg("uv"),
         py::arg("triangles"), py::arg("size"));

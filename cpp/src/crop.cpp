@@ -49,14 +49,16 @@ void validate_output(int height, int width, int channels, std::size_t size) {
   require(size == expected, "out", std::to_string(expected) + " elements", std::to_string(size));
 }
 
-void validate_normalized(const ImageView& image, const Normalization& normalization) {
+void validate_normalized(const ImageView& image, float mean, float scale) {
   require(image.channels == 3, "image", "3 channels; convert it first",
           std::to_string(image.channels));
+  require(std::isfinite(mean) && std::isfinite(scale), "normalization", "finite mean and scale",
+          std::to_string(mean) + " and " + std::to_string(scale));
+}
+
+void validate_normalized(const ImageView& image, const Normalization& normalization) {
   for (std::size_t c = 0; c < 3; ++c) {
-    require(
-        std::isfinite(normalization.mean[c]) && std::isfinite(normalization.scale[c]),
-        "normalization", "finite mean and scale",
-        std::to_string(normalization.mean[c]) + " and " + std::to_string(normalization.scale[c]));
+    validate_normalized(image, normalization.mean[c], normalization.scale[c]);
   }
 }
 
@@ -213,8 +215,39 @@ void resample(const ImageView& image, const PixelRegion& region, int height, int
   }
 }
 
-/// The region as normalised planes. Rows are resampled into planes at once, so that all that
-/// follows runs over neighbouring numbers.
+/// The region of an image of three channels. Where its size does not change, its rows as they are
+/// go to `convert(pixels, count, place)`, in as few pieces as they have gaps between them; else to
+/// `blend(pair, place)`, resampled into planes at once, so that all that follows runs over
+/// neighbouring numbers. `place` counts pixels of the result.
+template <class Convert, class Blend>
+void resample_planes(const ImageView& image, const PixelRegion& region, int height, int width,
+                     Convert convert, Blend blend) {
+  const std::size_t row_size = static_cast<std::size_t>(width);
+  const auto place_of = [=](int y) { return static_cast<std::size_t>(y) * row_size; };
+  if (is_copy(image, region, height, width)) {
+    const bool gaps = image.row_stride != 3 * std::ptrdiff_t{width};
+    for (int y = 0; y < (gaps ? height : 1); ++y) {
+      convert(row_of(image, region.y + y) + region.x * 3, gaps ? row_size : place_of(height),
+              place_of(y));
+    }
+    return;
+  }
+  const simd::Loops& loops = simd::loops();
+  const PairedTaps taps =
+      paired(make_taps(region.x, region.width, width, image.width, 1), image.width);
+  const auto resample_columns = [&](int y, std::int16_t* sums) {
+    // Two pixels are read as eight bytes: two too many for the last ones in memory.
+    const bool last_in_memory = y == (image.row_stride < 0 ? 0 : image.height - 1);
+    const auto resample_planes = last_in_memory || image.width == 1
+                                     ? simd::scalar_loops.resample_planes
+                                     : loops.resample_planes;
+    resample_planes(row_of(image, y), taps.places.data(), taps.weights.data(), row_size, sums);
+  };
+  resample(image, region, height, width, resample_columns,
+           [&](int y, const simd::RowPair& pair) { blend(pair, place_of(y)); });
+}
+
+/// The region as normalised planes.
 void resample_normalized(const ImageView& image, const PixelRegion& region, int height, int width,
                          const Normalization& normalization, float* out) {
   const std::size_t row_size = static_cast<std::size_t>(width);
@@ -228,36 +261,19 @@ void resample_normalized(const ImageView& image, const PixelRegion& region, int 
     scale[from] = normalization.scale[c];
     planes[from] = out + c * plane_size;
   }
-  const auto rows_at = [&](int y) {
-    const std::size_t first = static_cast<std::size_t>(y) * row_size;
-    return std::array<float*, 3>{planes[0] + first, planes[1] + first, planes[2] + first};
-  };
-  if (is_copy(image, region, height, width)) {
-    // Rows without gaps between them are one long row.
-    const bool gaps = image.row_stride != 3 * std::ptrdiff_t{width};
-    for (int y = 0; y < (gaps ? height : 1); ++y) {
-      loops.normalize_pixels(row_of(image, region.y + y) + region.x * 3,
-                             gaps ? row_size : plane_size, mean, scale, rows_at(y).data());
-    }
-    return;
-  }
-  const PairedTaps taps =
-      paired(make_taps(region.x, region.width, width, image.width, 1), image.width);
-  const auto resample_columns = [&](int y, std::int16_t* sums) {
-    // Two pixels are read as eight bytes: two too many for the last ones in memory.
-    const bool last_in_memory = y == (image.row_stride < 0 ? 0 : image.height - 1);
-    const auto resample_planes = last_in_memory || image.width == 1
-                                     ? simd::scalar_loops.resample_planes
-                                     : loops.resample_planes;
-    resample_planes(row_of(image, y), taps.places.data(), taps.weights.data(), row_size, sums);
-  };
-  resample(image, region, height, width, resample_columns, [&](int y, simd::RowPair pair) {
-    for (std::size_t c = 0; c < 3; ++c) {
-      loops.blend_normalized(pair, row_size, mean[c], scale[c], rows_at(y)[c]);
-      pair.top += row_size;
-      pair.bottom += row_size;
-    }
-  });
+  resample_planes(
+      image, region, height, width,
+      [&](const std::uint8_t* pixels, std::size_t count, std::size_t place) {
+        float* const rows[] = {planes[0] + place, planes[1] + place, planes[2] + place};
+        loops.normalize_pixels(pixels, count, mean, scale, rows);
+      },
+      [&](simd::RowPair pair, std::size_t place) {
+        for (std::size_t c = 0; c < 3; ++c) {
+          loops.blend_normalized(pair, row_size, mean[c], scale[c], planes[c] + place);
+          pair.top += row_size;
+          pair.bottom += row_size;
+        }
+      });
 }
 
 }  // namespace
@@ -302,6 +318,25 @@ void resize_normalize(const ImageView& image, int height, int width,
   validate_output(height, width, 3, out.size());
   resample_normalized(image, {0, 0, image.width, image.height}, height, width, normalization,
                       out.data());
+}
+
+void resize_normalize_grey(const ImageView& image, int height, int width, float mean, float scale,
+                           Span<float> out) {
+  validate(image);
+  validate_normalized(image, mean, scale);
+  validate_output(height, width, 1, out.size());
+  const simd::Loops& loops = simd::loops();
+  // The sums of the loops are kGreyOne times as large.
+  const float sum_mean = mean * simd::Loops::kGreyOne, sum_scale = scale / simd::Loops::kGreyOne;
+  resample_planes(
+      image, {0, 0, image.width, image.height}, height, width,
+      [&](const std::uint8_t* pixels, std::size_t count, std::size_t place) {
+        loops.normalize_grey(pixels, count, sum_mean, sum_scale, out.data() + place);
+      },
+      [&](const simd::RowPair& pair, std::size_t place) {
+        loops.blend_grey(pair, static_cast<std::size_t>(width), sum_mean, sum_scale,
+                         out.data() + place);
+      });
 }
 
 }  // namespace threedfa

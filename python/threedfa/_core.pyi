@@ -95,6 +95,9 @@ def resize_normalize(
     scale: ArrayLike,
     reverse_channels: bool,
 ) -> NDArray[np.float32]: ...
+def resize_normalize_grey(
+    image: ArrayLike, height: int, width: int, *, mean: float, scale: float
+) -> NDArray[np.float32]: ...
 def sample_bilinear(image: ArrayLike, points: ArrayLike) -> NDArray[np.float32]: ...
 def uv_texture(
     image: ArrayLike, vertices: ArrayLike, uv: ArrayLike, triangles: ArrayLike, size: int

@@ -65,7 +65,7 @@ class OnnxRuntimeNetwork:
         self._input = self._session.get_inputs()[0].name
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """(N, 3, H, W) to the network's outputs, in the order of its file."""
+        """(N, C, H, W) to the network's outputs, in the order of its file."""
         outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: batch})
         return outputs
 

@@ -98,7 +98,7 @@ class TorchNetwork:
         return self
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """(N, 3, H, W) to the network's outputs, in the order of its file.
+        """(N, C, H, W) to the network's outputs, in the order of its file.
 
         Raises:
             TypeError: if the batch is not float32.
@@ -213,7 +213,7 @@ def _input(
             shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
             return inputs[0].name, shape
     raise PackError(
-        f"{path}: expected one input, float32 (N, 3, H, W), "
+        f"{path}: expected one input, float32 (N, C, H, W), "
         f"got {', '.join(item.name for item in inputs) or 'none'}; import the pack again"
     )
 

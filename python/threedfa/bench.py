@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from .image import SAMPLE, is_reversed, load_image
 from .mesh_files import encode_ply, write_obj, write_ply
 from .model import MorphableModel, packed_basis
 from .networks import Network, normalization, open_network
-from .pack import Pack
+from .pack import GREY, Pack
 
 _ONE_THREAD = (
     "OMP_NUM_THREADS",
@@ -290,16 +291,24 @@ def detection_rows(pack: Pack, sizes: Sizes) -> Iterator[Row]:
     )
     large = _noise(sizes.picture)
     large_batch = detector.network_input(large)
-    look = (spec.mean, spec.scale, is_reversed(spec.color))
-    grey_level = 1.01 * max(map(abs, spec.scale))
+    large_size = (large_batch.shape[2], large_batch.shape[3])
+    if spec.color == GREY:
+        tolerance = 2.5  # grey levels; OpenCV rounds them and weighs colours with more bits
+        theirs = partial(
+            textbook.resize_normalize_grey, large, large_size, spec.mean[0], spec.scale[0]
+        )
+    else:
+        tolerance = 1.01
+        theirs = partial(
+            textbook.resize_normalize,
+            large, large_size, spec.mean, spec.scale, is_reversed(spec.color),
+        )  # fmt: skip
     yield Row(
         f"detector's input from {large.shape[1]} x {large.shape[0]}",
         lambda: detector.network_input(large),
         "OpenCV and NumPy",
-        lambda: textbook.resize_normalize(
-            large, (large_batch.shape[2], large_batch.shape[3]), *look
-        ),
-        _close(grey_level),
+        theirs,
+        _close(tolerance * max(map(abs, spec.scale))),
     )
     regressor = pack.regressor
     face = analyzer.analyze(picture)[0]
@@ -723,9 +732,7 @@ def growth_tables(sizes: Sizes, folder: Path) -> Iterator[Table]:
     def pixels(megapixels: float) -> Callable[[], Any]:
         height = round(math.sqrt(megapixels * 1e6 * 2 / 3))
         image = _noise((height, round(height * 1.5)))
-        return lambda: _core.resize_normalize(
-            image, 480, 720, mean=(0, 0, 0), scale=(1, 1, 1), reverse_channels=True
-        )
+        return lambda: _core.resize_normalize_grey(image, 480, 720, mean=0, scale=1)
 
     kinds: list[tuple[str, str, Sequence[Any], Callable[[Any], int], Callable[[Any], Any]]] = [
         ("dense vertices", "faces", sizes.growth_faces, int, faces),

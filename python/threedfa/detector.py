@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from . import _core
 from .detections import Detections
 from .image import ColorOrder, load_image
-from .networks import Backend, check_count, check_network, normalization, open_network
+from .networks import Backend, check_count, check_network, open_network, resizing
 from .ops import prior_boxes
 from .pack import DetectorSpec, Pack
 
@@ -65,7 +65,7 @@ class FaceDetector:
             providers=providers,
             num_threads=num_threads,
         )
-        self._normalization = normalization(self.spec)
+        self._resize = resizing(self.spec)
         self._priors = lru_cache(maxsize=8)(
             lambda height, width: prior_boxes(height, width, self.spec.priors)
         )
@@ -73,7 +73,7 @@ class FaceDetector:
         check_network(
             self._network,
             pack.file_path(self.spec.file),
-            (1, 3, *_TRIAL_SIZE),
+            (1, len(self.spec.mean), *_TRIAL_SIZE),
             {"loc": (1, count, 4), "conf": (1, count, 2)},
         )
 
@@ -128,9 +128,9 @@ class FaceDetector:
         return self.from_output(loc, conf, image.shape[:2])
 
     def network_input(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the network is given for a loaded image: (1, 3, H, W), resized and normalised."""
+        """What the network is given for a loaded image: (1, C, H, W), resized and normalised."""
         _, height, width = self._working_size(*image.shape[:2])
-        return _core.resize_normalize(image, height, width, **self._normalization)
+        return self._resize(image, height, width)
 
     def from_output(
         self, loc: NDArray[np.float32], conf: NDArray[np.float32], size: tuple[int, int]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _core
 from .errors import BackendError, PackError
 from .image import is_reversed
-from .pack import DetectorSpec, RegressorSpec
+from .pack import GREY, DetectorSpec, RegressorSpec
 
 Backend = Literal["onnxruntime", "torch"]
 
@@ -21,7 +23,7 @@ class Network(Protocol):
     """A network with one input; safe to run from many threads at once."""
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """(N, 3, H, W) to the network's outputs, in the order of its file."""
+        """(N, C, H, W) to the network's outputs, in the order of its file."""
 
     def single_threaded(self) -> Network:
         """The same network, a run of which keeps to the calling thread where the backend can do
@@ -29,7 +31,7 @@ class Network(Protocol):
 
 
 class Normalization(TypedDict):
-    """How pixels become a network's input, as the kernels take it."""
+    """How coloured pixels become a network's input, as the kernels take it."""
 
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
@@ -37,12 +39,23 @@ class Normalization(TypedDict):
 
 
 def normalization(spec: DetectorSpec | RegressorSpec) -> Normalization:
-    """What a pack says of it, for RGB images; as float32, to which every call would convert it."""
+    """What a pack says of it, for RGB images; as float32, to which every call would convert it.
+
+    Raises:
+        ValueError: if the network sees grey.
+    """
     return {
         "mean": np.array(spec.mean, np.float32),
         "scale": np.array(spec.scale, np.float32),
         "reverse_channels": is_reversed(spec.color),
     }
+
+
+def resizing(spec: DetectorSpec) -> Callable[[NDArray[np.uint8], int, int], NDArray[np.float32]]:
+    """The kernel that makes a detector's input, (1, C, H, W), of an RGB image, H and W."""
+    if spec.color == GREY:
+        return partial(_core.resize_normalize_grey, mean=spec.mean[0], scale=spec.scale[0])
+    return partial(_core.resize_normalize, **normalization(spec))
 
 
 def open_network(

@@ -18,7 +18,7 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import platformdirs
 
@@ -37,6 +37,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPAIR = "correct the file or import the pack again"
 
 
+GREY: Final = "grey"
+"""The ``color`` of a detector that sees no colours."""
+
+
 @dataclass(frozen=True)
 class WorkingSize:
     """Images larger than this, in pixels, are made smaller before detection."""
@@ -49,14 +53,15 @@ class WorkingSize:
 class DetectorSpec:
     """The face detector of a pack.
 
-    Network input: ``(pixel - mean) * scale`` with the channels in the order of ``color``.
+    Network input: ``(pixel - mean) * scale`` with the channels in the order of ``color``; one
+    channel where that is ``grey``.
     """
 
     file: str
     color: str
     layout: str
-    mean: tuple[float, float, float]
-    scale: tuple[float, float, float]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
     priors: PriorConfig
     variances: tuple[float, float]
     score_threshold: float
@@ -568,12 +573,14 @@ def _parse_detector(spec: _Object, files: tuple[PackFile, ...]) -> DetectorSpec:
         working.integer("max_height", 1, 65535), working.integer("max_width", 1, 65535)
     )
     working.finish()
+    color = spec.choice("color", ("rgb", "bgr", GREY))
+    channels = 1 if color == GREY else 3
     detector = DetectorSpec(
         file=_parse_file(spec, files),
-        color=spec.choice("color", ("rgb", "bgr")),
+        color=color,
         layout=spec.choice("layout", ("NCHW",)),
-        mean=spec.channels("mean", -1e6, 1e6),
-        scale=spec.channels("scale", -1e6, 1e6),
+        mean=spec.numbers("mean", channels, -1e6, 1e6),
+        scale=spec.numbers("scale", channels, -1e6, 1e6),
         priors=PriorConfig(tuple(levels)),
         variances=(center, extent),
         score_threshold=spec.number("score_threshold", 0, 1),

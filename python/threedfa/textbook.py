@@ -15,7 +15,7 @@ from .pack import DetectorSpec
 from .priors import PriorConfig
 
 Floats = NDArray[np.float32]
-Channels = tuple[float, float, float]
+Channels = tuple[float, ...]
 
 
 def prior_boxes(height: int, width: int, config: PriorConfig) -> Floats:
@@ -90,6 +90,15 @@ def resize_normalize(
     """The whole picture at another height and width, as a network's input."""
     resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
     return normalize(np.asarray(resized, np.uint8), mean, scale, reverse)
+
+
+def resize_normalize_grey(
+    image: NDArray[np.uint8], size: tuple[int, int], mean: float, scale: float
+) -> Floats:
+    """The same without colours."""
+    resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    grey = np.asarray(cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY), np.float32)
+    return (grey[None, None] - np.float32(mean)) * np.float32(scale)
 
 
 def crop_normalize(

@@ -304,6 +304,22 @@ TEST_CASE("resize_normalize: the whole image") {
   CHECK(same.back() == picture.at(12, 18, 0) - 127.5f);
 }
 
+TEST_CASE("resize_normalize_grey: weighted channels of the resized picture") {
+  std::mt19937 random(17);
+  Picture picture = random_picture(random, 13, 21, 3);
+  for (const int height : {13, 9, 26}) {
+    for (const int width : {21, 8, 42}) {
+      const Bytes bytes = crop(picture.view(), picture.whole(), height, width);
+      std::vector<float> grey(static_cast<std::size_t>(height * width));
+      resize_normalize_grey(picture.view(), height, width, 127.5f, 1 / 128.0f, grey);
+      for (std::size_t i = 0; i < grey.size(); ++i) {
+        const int sum = 38 * bytes[3 * i] + 75 * bytes[3 * i + 1] + 15 * bytes[3 * i + 2];
+        REQUIRE(grey[i] == (static_cast<float>(sum) / 128 - 127.5f) / 128);
+      }
+    }
+  }
+}
+
 TEST_CASE("normalising refuses other than 3 channels, wrong sizes, values that are not finite") {
   Picture colour(6, 6, 3), grey(6, 6, 1), rgba(6, 6, 4);
   std::vector<float> out(3 * 4 * 4);
@@ -317,4 +333,9 @@ TEST_CASE("normalising refuses other than 3 channels, wrong sizes, values that a
   Normalization broken;
   broken.scale[1] = std::numeric_limits<float>::quiet_NaN();
   CHECK_THROWS_AS(resize_normalize(colour.view(), 4, 4, broken, out), std::invalid_argument);
+  CHECK_THROWS_AS(resize_normalize_grey(colour.view(), 4, 4, 0, 1, out), std::invalid_argument);
+  out.resize(16);
+  CHECK_THROWS_AS(resize_normalize_grey(grey.view(), 4, 4, 0, 1, out), std::invalid_argument);
+  CHECK_THROWS_AS(resize_normalize_grey(colour.view(), 4, 4, 0, broken.scale[1], out),
+                  std::invalid_argument);
 }

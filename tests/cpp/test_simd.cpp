@@ -349,6 +349,28 @@ TEST_CASE("simd: every build blends rows to the same bytes and the same bits") {
   }
 }
 
+TEST_CASE("simd: every build blends planes to the same grey") {
+  std::uniform_int_distribution<std::int16_t> pick(0, 255 * 2048 / 16);
+  for (const std::size_t count : {0, 1, 31, 33, 640}) {
+    std::vector<std::int16_t> top(3 * count), bottom(3 * count);
+    for (auto& value : top) value = pick(generator);
+    for (auto& value : bottom) value = pick(generator);
+    for (const std::int32_t weight : {0, 1, 1024, 2047}) {
+      const RowPair pair{top.data(), bottom.data(), weight, 2048 - weight, weight == 1024};
+      for_each_build([&](const Loops& scalar, const Loops& other) {
+        std::vector<std::uint8_t> bytes(3 * count);
+        scalar.blend_rows(pair, 3 * count, bytes.data());
+        std::vector<float> grey(count);
+        other.blend_grey(pair, count, 127.5f, 0.25f, grey.data());
+        for (std::size_t i = 0; i < count; ++i) {
+          const int sum = 38 * bytes[i] + 75 * bytes[count + i] + 15 * bytes[2 * count + i];
+          CHECK(grey[i] == (static_cast<float>(sum) - 127.5f) * 0.25f);
+        }
+      });
+    }
+  }
+}
+
 TEST_CASE("simd: every build normalises to the same bits and reads no byte beyond the pixels") {
   const float mean[] = {127.5f, 104, 117}, scale[] = {1 / 128.0f, 1, -0.5f};
   for (const std::size_t count : {0, 1, 2, 10, 11, 15, 16, 17, 21, 22, 33, 480}) {
@@ -362,6 +384,13 @@ TEST_CASE("simd: every build normalises to the same bits and reads no byte beyon
       for (std::size_t i = 0; i < pixels.size(); ++i) {
         const std::size_t c = i % 3;
         CHECK(planes[c][i / 3] == (static_cast<float>(pixels[i]) - mean[c]) * scale[c]);
+      }
+      std::vector<float> grey(count);
+      other.normalize_grey(pixels.data(), count, 1000.5f, 1 / 64.0f, grey.data());
+      for (std::size_t i = 0; i < count; ++i) {
+        const std::uint8_t* const p = &pixels[3 * i];
+        const int sum = 38 * p[0] + 75 * p[1] + 15 * p[2];
+        CHECK(grey[i] == (static_cast<float>(sum) - 1000.5f) * (1 / 64.0f));
       }
     });
   }

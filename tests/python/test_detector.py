@@ -21,6 +21,7 @@ from toy_pack import (
     SCORE_THRESHOLD,
     build_toy_pack,
     cell_score,
+    detector_network,
     network,
     regressor_network,
 )
@@ -302,6 +303,25 @@ def test_backend_and_provider(toy_pack: Path) -> None:
         FaceDetector(toy_pack, backend="darknet")  # type: ignore[arg-type]
     with pytest.raises(BackendError, match=r"CPUExecutionProvider.*got NoSuchProvider"):
         FaceDetector(toy_pack, providers=["NoSuchProvider"])
+
+
+def test_a_detector_that_sees_grey(tmp_path: Path) -> None:
+    pack = build_toy_pack(
+        tmp_path / "pack",
+        networks={"detector.onnx": detector_network(grey=True)},
+        color="grey", mean=[127.5], scale=[1 / 255],
+    )  # fmt: skip
+    detector = FaceDetector(pack)
+    image = TWO.copy()
+    assert_found(detector.detect(image))  # red is too dark
+    image[TWO[..., 0] > 0] = 250
+    assert_found(detector.detect(image), (128, 128, 64, 64, 250), (64, 32, 32, 32, 250))
+
+    noise = np.random.default_rng(0).integers(0, 256, (11, 22, 3), np.uint8)
+    grey = noise @ np.array([38, 75, 15]) / 128
+    np.testing.assert_array_equal(
+        detector.network_input(noise), np.float32(grey - 127.5)[None, None] * np.float32(1 / 255)
+    )
 
 
 def test_pack_by_object(toy_pack: Path) -> None:

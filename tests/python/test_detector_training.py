@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from threedfa import FaceDetector, ops
+from threedfa import FaceDetector, _core, ops
 from toy_pack import build_toy_pack
 
 pytest.importorskip("torch", reason="training needs torch: pip install 'threedfa[train]'")
@@ -83,10 +83,10 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(material: Path, cache: Path, steps: int) -> str:
+def train(material: Path, cache: Path, steps: int, *more: object) -> str:
     return step(
         "train_detector.py", "--material", material, "--cache", cache, "--steps", steps,
-        "--batch", 2, "--workers", 0, "--validation", 6,
+        "--batch", 2, "--workers", 0, "--validation", 6, *more,
     )  # fmt: skip
 
 
@@ -165,10 +165,20 @@ def test_network_has_a_row_for_each_prior(tools: Any) -> None:
     detector = network.Detector().eval()
     for height, width in ((1, 1), (33, 64), (97, 131)):
         with torch.no_grad():
-            offsets, logits = detector(torch.zeros(2, 3, height, width))
+            offsets, logits = detector(torch.zeros(2, 1, height, width))
         count = len(ops.prior_boxes(height, width, network.PRIORS))
         assert offsets.shape == (2, count, 4)
         assert logits.shape == (2, count)
+
+
+def test_network_sees_what_the_library_gives_it(tools: Any) -> None:
+    import torch
+
+    _, network, _ = tools
+    picture = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
+    ours = _core.resize_normalize_grey(picture, 9, 14, mean=network.MEAN, scale=network.SCALE)
+    theirs = network.normalize(torch.from_numpy(picture[None, ..., ::-1].copy()))
+    np.testing.assert_allclose(theirs.numpy(), ours, atol=1e-6)
 
 
 def test_channels_asleep_in_training_do_not_explode(tools: Any) -> None:
@@ -177,7 +187,7 @@ def test_channels_asleep_in_training_do_not_explode(tools: Any) -> None:
     _, module, _ = tools
     torch.manual_seed(0)
     network = module.Detector().eval()
-    picture = torch.randn(1, 3, 64, 96)
+    picture = torch.randn(1, 1, 64, 96)
     with torch.no_grad():
         ordinary = network(picture)[0]
         module.tame(network)
@@ -230,7 +240,19 @@ def test_training_goes_on_and_its_network_makes_a_pack(material: Path, tmp_path:
     assert "time against the other" in printed
 
     picture = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
-    assert len(FaceDetector(pack, score_threshold=0.0).detect(picture)) > 0
+    found = FaceDetector(pack, score_threshold=0.0).detect(picture)
+    assert len(found) > 0
+
+    # A pack's detector can be trained further: it begins as what the pack holds.
+    train(material, tmp_path / "further", 0, "--init", pack)
+    step("export_detector.py", "--cache", tmp_path / "further", "--out", tmp_path / "further")
+    networks = {"detector.onnx": (tmp_path / "further" / "detector.onnx").read_bytes()}
+    again = build_toy_pack(tmp_path / "again", networks=networks, **entry)
+    same = FaceDetector(again, score_threshold=0.0).detect(picture)
+    np.testing.assert_allclose(same.xyxy, found.xyxy, rtol=1e-3, atol=1e-2)
+    assert "step 1 of 1" in train(material, tmp_path / "further", 1, "--init", pack)
+    with pytest.raises(ValueError, match="expected a network of export_detector"):
+        train(material, tmp_path / "other", 1, "--init", toy)
 
 
 def test_steps_say_so_where_there_is_nothing_to_work_on(tmp_path: Path) -> None:

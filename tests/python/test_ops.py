@@ -108,6 +108,10 @@ KERNELS: dict[str, Kernel] = {
         lambda **k: _core.resize_normalize(height=5, width=6, reverse_channels=False, **k),
         {"image": IMAGE, **NORMALIZATION},
     ),
+    "resize_normalize_grey": (
+        lambda **k: _core.resize_normalize_grey(height=5, width=6, mean=9, scale=2, **k),
+        {"image": IMAGE},
+    ),
     "decompose": (_core.decompose, {"camera": real(1, 2, 0, 9, -2, 1, 0, 9, 0, 0, 3, 9)}),
     "image_projection": (
         lambda **k: _core.image_projection(input_size=12, **k),
@@ -410,6 +414,10 @@ def long_calls(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "crop_resize", lambda: _core.crop_resize(image, rois[0], 900, 900)
     yield "crop_normalize", lambda: _core.crop_normalize(image, rois[:50], 120, **plain)
     yield "resize_normalize", lambda: _core.resize_normalize(image, 900, 900, **plain)
+    yield (
+        "resize_normalize_grey",
+        lambda: _core.resize_normalize_grey(image, 900, 900, mean=9, scale=2),
+    )
     yield "project", lambda: model.project_many(params, rois, dense=True)
 
 

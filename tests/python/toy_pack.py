@@ -163,13 +163,14 @@ def network(
     return content
 
 
-def detector_network(loc: Sequence[float] = (0, 0, 0, 0)) -> bytes:
+def detector_network(loc: Sequence[float] = (0, 0, 0, 0), grey: bool = False) -> bytes:
+    channels, red = (1, 0) if grey else (3, 2)
     nodes, heads, weights = [], [], {"rows": np.array([0, -1, 6], np.int64)}
     for cell, gain in CELL_GAINS.items():
         # Four outputs for loc, two for the logits; one pixel in cell² counts for 1 / cell². The
         # input is padded to whole cells with its zero, which is the mean red of no evidence.
-        kernel = np.zeros((6, 3, cell, cell), np.float32)
-        kernel[5, 2] = gain / cell**2
+        kernel = np.zeros((6, channels, cell, cell), np.float32)
+        kernel[5, red] = gain / cell**2
         weights[f"kernel{cell}"] = kernel
         weights[f"bias{cell}"] = np.array([*loc, 0, 0], np.float32)
         nodes += [
@@ -193,7 +194,7 @@ def detector_network(loc: Sequence[float] = (0, 0, 0, 0)) -> bytes:
     ]
     return network(
         nodes,
-        {"image": ["N", 3, "H", "W"]},
+        {"image": ["N", channels, "H", "W"]},
         {"loc": ["N", "P", 4], "conf": ["N", "P", 2]},
         weights,
     )

@@ -1,9 +1,10 @@
 """The face detector's network and its prior boxes.
 
-One strided 5 x 5 convolution, then depthwise separable blocks (Howard et al. 2017); predictions at
-strides 16, 32 and 64 (SSD, Liu et al. 2016). One square prior an octave: a face is at most a
-factor sqrt(2) away from its prior. The smallest priors stand four to a cell, 8 pixels apart, which
-is much cheaper than a map of stride 8 (the densification of FaceBoxes, Zhang et al. 2017).
+It sees grey: in colour it finds no more, and three times as many numbers come in. One strided 5 x 5
+convolution, then depthwise separable blocks (Howard et al. 2017); predictions at strides 16, 32 and
+64 (SSD, Liu et al. 2016). One square prior an octave: a face is at most a factor sqrt(2) away from
+its prior. The smallest priors stand four to a cell, 8 pixels apart, which is much cheaper than a
+map of stride 8 (the densification of FaceBoxes, Zhang et al. 2017).
 
 The cost lies in memory traffic rather than arithmetic: hence the stride of 4 at once, and channels
 in multiples of 16, the width in which ONNX Runtime blocks them. What helps training for nothing at
@@ -14,13 +15,19 @@ convolution that keeps size and channels, which is folded into its weights (RepV
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
 from threedfa.priors import PriorConfig, PriorLevel, PriorSize
 
 MEAN = 127.5
-SCALE = 1 / 128  # the network sees (pixel - MEAN) * SCALE, channels blue, green, red
+SCALE = 1 / 128  # the network sees (grey - MEAN) * SCALE
+GREY = (15 / 128, 75 / 128, 38 / 128)  # of blue, green, red: threedfa/crop.hpp
 VARIANCES = (0.1, 0.2)
 PRIORS = PriorConfig(
     (
@@ -94,7 +101,7 @@ def _block(channels_in: int, channels_out: int, stride: int) -> list[ConvNorm]:
 class Detector(nn.Module):
     """Pictures to offsets and logits.
 
-    Input (N, 3, H, W) float32, any H and W. Outputs: (N, P, 4) offsets from the priors, as
+    Input (N, 1, H, W) float32, any H and W. Outputs: (N, P, 4) offsets from the priors, as
     :func:`threedfa.ops.decode_boxes` takes them, and (N, P) logits, positive for a face, in the
     order of :func:`threedfa.ops.prior_boxes`.
     """
@@ -103,7 +110,7 @@ class Detector(nn.Module):
         super().__init__()
         channels = STEM
         levels, heads = [], []
-        layers: list[ConvNorm] = [ConvNorm(3, STEM, 5, 4)]
+        layers: list[ConvNorm] = [ConvNorm(1, STEM, 5, 4)]
         for blocks, level in zip(TRUNK, PRIORS.levels, strict=True):
             for width, stride in blocks:
                 layers += _block(channels, width, stride)
@@ -147,5 +154,54 @@ def tame(network: Detector) -> None:
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """uint8 (N, H, W, 3) BGR to the network's input, channels last in memory."""
-    return (pixels.permute(0, 3, 1, 2).float() - MEAN) * SCALE
+    """uint8 (N, H, W, 3) BGR to the network's input."""
+    grey = pixels.float() @ torch.tensor(GREY, device=pixels.device)
+    return (grey[:, None] - MEAN) * SCALE
+
+
+def load_detector(pack: Path) -> Detector:
+    """The detector of a pack that ``make_pack.py`` put together, to train it further.
+
+    What is folded away there begins anew: norms as the identity, for statistics that must stay (in
+    evaluation mode), with the scale of their convolution's filters as their gain; the identities
+    beside convolutions at zero.
+
+    Args:
+        pack: the pack's folder.
+
+    Raises:
+        ValueError: if it is not this network.
+    """
+    path = pack / json.loads((pack / "pack.json").read_text())["detector"]["file"]
+    weights = {
+        tensor.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
+        for tensor in onnx.load(path).graph.initializer
+    }
+    network = Detector()
+    try:
+        with torch.no_grad():
+            for kind, parts in (("level", network.levels), ("head", network.heads)):
+                for i, part in enumerate(parts):
+                    for j, layer in enumerate(part):
+                        name = f"{kind}{i}.{j}"
+                        _fill(layer, weights[f"{name}.weight"], weights[f"{name}.bias"])
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{pack}: expected a network of export_detector.py: {error}") from error
+    return network
+
+
+def _fill(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    """Give a layer exported weights."""
+    if isinstance(layer, nn.Conv2d):
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+        return
+    assert isinstance(layer, ConvNorm)
+    gain = weight.square().sum((1, 2, 3)).clamp(min=1e-8).sqrt()
+    layer.conv.weight.copy_(weight / gain[:, None, None, None])
+    layer.norm.weight.copy_(gain)
+    layer.norm.bias.copy_(bias)
+    assert layer.norm.running_var is not None
+    layer.norm.running_var.fill_(1 - layer.norm.eps)
+    if layer.identity is not None:
+        layer.identity.weight.zero_()

@@ -114,12 +114,17 @@ def network_times(files: dict[str, Path], repeats: int) -> dict[str, Array]:
         name: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         for name, path in files.items()
     }
-    batch = np.random.default_rng(0).uniform(-100, 100, (1, 3, 720, 1080)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    batches = {}
+    for name, session in sessions.items():
+        entry = session.get_inputs()[0]
+        shape = (1, entry.shape[1], 720, 1080)
+        batches[name] = {entry.name: rng.uniform(-100, 100, shape).astype(np.float32)}
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(repeats):
         for name, session in sessions.items():
             begin = time.thread_time()
-            session.run(None, {session.get_inputs()[0].name: batch})
+            session.run(None, batches[name])
             times[name].append(1000 * (time.thread_time() - begin))
     return {name: np.array(values, np.float32) for name, values in times.items()}
 

@@ -8,7 +8,7 @@ the checkpoint on random pictures of several sizes before it is put in place. Wi
 ``--score-threshold``, the score threshold is the one that training chose on made pictures of
 held-out portraits.
 
-Input ``input`` (N, 3, H, W) float32; outputs ``loc`` (N, P, 4) and ``conf`` (N, P, 2), the
+Input ``input`` (N, 1, H, W) float32, grey; outputs ``loc`` (N, P, 4) and ``conf`` (N, P, 2), the
 probabilities of background and face.
 """
 
@@ -88,7 +88,7 @@ def to_onnx(network: Detector) -> onnx.ModelProto:
         helper.make_graph(
             nodes,
             "detector",
-            [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, "H", "W"])],
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 1, "H", "W"])],
             [
                 helper.make_tensor_value_info("loc", TensorProto.FLOAT, ["N", "P", 4]),
                 helper.make_tensor_value_info("conf", TensorProto.FLOAT, ["N", "P", 2]),
@@ -112,7 +112,7 @@ def difference(model: onnx.ModelProto, network: Detector) -> float:
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     for size in TRIAL_SIZES:
-        pictures = torch.randn(2, 3, *size, generator=generator)
+        pictures = torch.randn(2, 1, *size, generator=generator)
         loc, conf = session.run(["loc", "conf"], {"input": pictures.numpy()})
         offsets, logits = network(pictures)
         face = torch.sigmoid(logits)
@@ -125,10 +125,10 @@ def pack_entry(file: str, threshold: float) -> dict[str, object]:
     """The ``detector`` object of ``pack.json``."""
     return {
         "file": file,
-        "color": "bgr",
+        "color": "grey",
         "layout": "NCHW",
-        "mean": [MEAN] * 3,
-        "scale": [SCALE] * 3,
+        "mean": [MEAN],
+        "scale": [SCALE],
         "priors": [
             {
                 "step": level.step,

@@ -5,11 +5,12 @@
 
 Each portrait is a texture for its own fitted mesh: a vertex takes the colour of the pixel it
 projects to, moved by what the fit misses the teacher's points by; lids that close take theirs from
-the portrait with skin painted over its eyes. The mesh gets another pose and expression and is drawn
-by the project's rasterizer, whose interpolated attributes are positions in the portrait, so the
-texture stays as sharp as the portrait. A grid around the head carries hair and background along and
-falls away behind it; a disc inside the lips shows teeth and tongue or the portrait's own open
-mouth. What the pose uncovers beyond the grid shows a piece of another portrait.
+the portrait with skin painted over its eyes. The mesh gets another pose, expression and, to train
+on, often another shape, and is drawn by the project's rasterizer, whose interpolated attributes are
+positions in the portrait, so the texture stays as sharp as the portrait. A grid around the head
+carries hair and background along and falls away behind it; a disc inside the lips shows teeth and
+tongue or the portrait's own open mouth. What the pose uncovers beyond the grid shows a piece of
+another portrait.
 
 Result: shards of ``--shard-size`` pictures, ``NAME_images.npy`` uint8 (n, 224, 224, 3) BGR and
 ``NAME_params.npy`` float32 (n, 12 + S + E) with the camera in pixels of the picture (image frame),
@@ -49,6 +50,8 @@ OUTLINES = (
 )
 LASHES = 0.12  # of an eye's width: how far around it the skin takes its place on the lids
 CLOSING = 0.15  # from there on a lid's own pixels do not do: they hold lashes and what it misses
+OWN_SHAPE = 0.3  # of the renders to train on show their portrait's own shape
+MOST_MIXED = np.pi / 3  # of another's; at a quarter of a circle nothing is left of the own
 SHUT, NARROW = 0.12, 0.16  # height of an eye / its width; below, no iris can be shown
 # Portraits in dark or mirroring glasses. Looked through by hand, with the help of a classifier.
 COVERED_EYES = frozenset(Path(__file__).with_name("covered_eyes.txt").read_text().split())
@@ -436,16 +439,32 @@ def mouth_inside(brightness: float, rng: np.random.Generator) -> Image:
 
 
 class Director:
-    """Draws poses, expressions and lights.
+    """Draws shapes, poses, expressions and lights.
 
     Args:
         model: the face model.
-        pool: (n, S + E) coefficients of fitted portraits, the expressions to start from.
+        pool: (n, S + E) coefficients of fitted portraits, the shapes and expressions to start from.
     """
 
     def __init__(self, model: Morphable, pool: Array) -> None:
         self.model = model
-        self.pool = pool[:, model.shape_count :]
+        self.shapes, self.pool = np.split(pool, [model.shape_count], axis=1)
+        self.mean_shape = self.shapes.mean(0)
+
+    def shape(self, own: Array, rng: np.random.Generator) -> Array:
+        """(S,) the portrait's own shape or, mostly, one between it and another's.
+
+        Portraits are few: a network can learn by heart how high the brows of each are at rest.
+        Going along an arc about the mean keeps the variance of all shapes as it is.
+        """
+        if rng.random() < OWN_SHAPE:
+            return own
+        other = self.shapes[rng.integers(len(self.shapes))]
+        way = rng.uniform(0, MOST_MIXED)
+        mixed: Array = np.cos(way) * (own - self.mean_shape) + np.sin(way) * (
+            other - self.mean_shape
+        )
+        return self.mean_shape + mixed
 
     def pose(self, turn: Array, rng: np.random.Generator) -> Array:
         """A pose that mostly shows what the portrait's own pose shows."""
@@ -549,7 +568,7 @@ def shard(number: int, options: argparse.Namespace, heldout: bool) -> None:
     cv2.setNumThreads(1)
     model = Morphable.load(options.model)
     parts = Topology.of(model)
-    labels = np.load(options.labels)
+    labels = dict(np.load(options.labels))  # read once: the archive is compressed
     rows = np.flatnonzero(labels["heldout" if heldout else "train"])
     director = Director(model, labels["params"][labels["train"]][:, CAMERA:])
     rng = np.random.default_rng([options.seed, number, int(heldout)])
@@ -562,7 +581,11 @@ def shard(number: int, options: argparse.Namespace, heldout: bool) -> None:
             file = str(labels["image"][row])
             portrait = cv2.imread(str(options.material / file))
             head = Head(model, parts, portrait, labels["params"][row], labels["points"][row], rng)
+        # Held-out faces keep their shapes, to measure on.
         coefficients = head.coefficients.copy()
+        if not heldout:
+            shape = director.shape(coefficients[: model.shape_count], rng)
+            coefficients[: model.shape_count] = shape
         coefficients[model.shape_count :] = director.expression(
             coefficients[model.shape_count :], file in COVERED_EYES or head.eyes_stay, rng
         )

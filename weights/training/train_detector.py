@@ -5,7 +5,8 @@
 Goes on from the newest checkpoint in the cache, if there is one; with more ``--steps`` than before,
 also after it had finished. Every ``--save-minutes`` the checkpoint is written and the averaged
 network tried on pictures made of held-out portraits: found faces by size and rotation, false alarms
-per picture. ``--minutes`` ends a run early, to be resumed.
+per picture. ``--minutes`` ends a run early, to be resumed. ``--init PACK`` trains a pack's detector
+further.
 
 The loss is that of SSD: cross entropy with the hardest negatives of the batch, smooth L1 on the
 offsets. Background that the network takes for a face is cut out and pasted into later pictures.
@@ -36,7 +37,7 @@ from detector_data import (
     load_portraits,
     load_renders,
 )
-from detector_network import PRIORS, VARIANCES, Detector, normalize
+from detector_network import PRIORS, VARIANCES, Detector, load_detector, normalize
 from face import Morphable
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -352,7 +353,8 @@ def train(options: argparse.Namespace) -> None:
         flush=True,
     )
 
-    network = Detector().to(device, memory_format=torch.channels_last)
+    network = load_detector(options.init) if options.init else Detector()
+    network = network.to(device, memory_format=torch.channels_last)
     averaged = Detector().to(device, memory_format=torch.channels_last)
     averaged.load_state_dict(network.state_dict())
     flat = [p for p in network.parameters() if p.ndim > 1]
@@ -406,7 +408,7 @@ def train(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, options.steps, options.rate)
         batch = next(batches)
-        network.train()
+        network.train(options.init is None)  # statistics of a network from a pack stay
         pixels = normalize(batch.pictures.to(device)).contiguous(memory_format=torch.channels_last)
         with autocast(device):
             offsets, logits = network(pixels)
@@ -447,6 +449,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--renders", type=Path, default=None, help="what renders.py made")
     parser.add_argument("--model", type=Path, default=Path("weights/default/model.safetensors"))
+    parser.add_argument("--init", type=Path, help="pack whose detector to train further")
     parser.add_argument("--steps", type=int, default=20000, help="the whole training")
     parser.add_argument("--minutes", type=float, default=None, help="end this run after so long")
     parser.add_argument("--save-minutes", type=float, default=5)

@@ -55,8 +55,8 @@ CHECKED_EXPRESSIONS = ("jawOpen", "eyeBlinkLeft", "mouthSmileLeft", "browInnerUp
 LIDS = ((159, 145), (386, 374), (160, 144), (158, 153), (385, 380), (387, 373))
 LIPS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
 WIDTHS = ((61, 291), (33, 133), (362, 263))
-BROWS = ((70, 159), (105, 158), (300, 386), (334, 385))
-PAIR_WEIGHTS = (3.0,) * len(LIDS) + (2.0,) * len(LIPS) + (1.0,) * (len(WIDTHS) + len(BROWS))
+BROWS = ((70, 159), (105, 158), (107, 157), (300, 386), (334, 385), (336, 384))
+PAIR_WEIGHTS = (3.0,) * len(LIDS) + (2.0,) * (len(LIPS) + len(BROWS)) + (1.0,) * len(WIDTHS)
 
 
 def pixels(images: NDArray, device: torch.device) -> Tensor:
@@ -89,7 +89,7 @@ class Points(torch.nn.Module):
         weight[468 + 68 :] = 0.5
         for name, value in (("lips_up", 2), ("lips_lo", 2), ("lid_up", 4), ("lid_lo", 4)):
             weight[table[name]] = value
-        pairs = np.array(LIDS + LIPS + WIDTHS + BROWS)
+        pairs = np.array(LIDS + LIPS + BROWS + WIDTHS)
         exact = np.ones(model.param_count, np.float32)
         exact[:CAMERA], exact[CAMERA:][: model.shape_count] = CAMERA_WEIGHT, SHAPE_WEIGHT
         exact[CAMERA + model.shape_count :] = EXPRESSION_WEIGHT

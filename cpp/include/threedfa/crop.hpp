@@ -41,4 +41,11 @@ void crop_resize_normalize(const ImageView& image, const Roi& roi, int height, i
 void resize_normalize(const ImageView& image, int height, int width,
                       const Normalization& normalization, Span<float> out);
 
+/// The same for a network that sees grey: (grey - mean) * scale, height x width, where grey is
+/// (38 red + 75 green + 15 blue) / 128, not rounded: the luma of ITU-R BT.601 with weights of 7
+/// bits.
+/// @param image RGB
+void resize_normalize_grey(const ImageView& image, int height, int width, float mean, float scale,
+                           Span<float> out);
+
 }  // namespace threedfa

@@ -116,6 +116,18 @@ struct Loops {
   void (*normalize_pixels)(const std::uint8_t* pixels, std::size_t count, const float* mean,
                            const float* scale, float* const* planes);
 
+  /// Pixels of three channels, interleaved, to grey ones: out[i] = (sum - mean) * scale, where the
+  /// sum is that of kGreyWeights times the channels.
+  void (*normalize_grey)(const std::uint8_t* pixels, std::size_t count, float mean, float scale,
+                         float* out);
+
+  /// The same for pixels between two rows of three planes of `count` each.
+  void (*blend_grey)(const RowPair& pair, std::size_t count, float mean, float scale, float* out);
+
+  /// Red, green and blue; their sum is kGreyOne. Seven bits, so that products of bytes fit 16.
+  static constexpr std::uint8_t kGreyWeights[3] = {38, 75, 15};
+  static constexpr int kGreyOne = 128;
+
   /// Adds twice the area vectors of `count` triangles to the sums of their corners: for each vertex
   /// z, x, y and a number without meaning. May read the float behind a vertex.
   void (*scatter_areas)(const float* vertices, const std::int32_t* triangles, std::size_t count,
