@@ -275,6 +275,29 @@ def test_covered_eyes_stay_as_they_are(tools: Any) -> None:
     assert covered[:, ~eyes].std() > 0.05
 
 
+def test_mixed_shapes_vary_as_the_portraits_do(tools: Any) -> None:
+    model, _, module = tools
+    rng = np.random.default_rng(5)
+    spread = np.linspace(0.5, 1.5, model.shape_count)
+    shapes = (1 + spread * rng.normal(size=(400, model.shape_count))).astype(np.float32)
+    pool = np.pad(shapes, ((0, 0), (0, model.expression_count)))
+    director = module.Director(model, pool)
+    drawn = np.array([director.shape(shapes[i % 400], rng) for i in range(4000)])
+    own = (drawn == shapes[np.arange(4000) % 400]).all(1)
+    assert own.mean() == pytest.approx(module.OWN_SHAPE, abs=0.05)
+    mixed = drawn[~own]
+    np.testing.assert_allclose(mixed.mean(0), shapes.mean(0), atol=0.15)
+    np.testing.assert_allclose(mixed.std(0), shapes.std(0), rtol=0.1)
+
+
+def test_held_out_faces_keep_their_shapes(renders: Path, tools: Any) -> None:
+    model, _, module = tools
+    for part, kept in (("train", False), ("heldout", True)):
+        params = np.load(renders / f"{part}_000_params.npy")
+        shapes = np.unique(params[:, 12 : 12 + model.shape_count], axis=0)
+        assert (len(shapes) <= -(-len(params) // module.VARIANTS)) == kept
+
+
 def test_pose_angles_come_back(tools: Any) -> None:
     _, _, module = tools
     rng = np.random.default_rng(3)
