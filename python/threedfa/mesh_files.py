@@ -232,9 +232,9 @@ def write_ply(
         ValueError: for a wrong shape, coordinates that are not finite, indices out of range.
         ExportError: if the file cannot be written.
     """
-    encoded = encode_ply(vertices, triangles, colors=colors, binary=binary)
+    parts = _ply_parts(vertices, triangles, colors, binary)
     with atomic_write(path) as stream:
-        stream.write(encoded)
+        stream.writelines(parts)
 
 
 def encode_ply(
@@ -245,6 +245,16 @@ def encode_ply(
     binary: bool = True,
 ) -> bytes:
     """The contents of the file that :func:`write_ply` writes; arguments and errors as there."""
+    return b"".join(_ply_parts(vertices, triangles, colors, binary))
+
+
+def _ply_parts(
+    vertices: NDArray[np.float32],
+    triangles: NDArray[np.int32],
+    colors: NDArray[np.uint8] | None,
+    binary: bool,
+) -> tuple[bytes | memoryview, ...]:
+    """Header, vertices and faces; a file takes them without a copy of all in one piece."""
     vertices, triangles, colors = _check_mesh(vertices, triangles, colors)
     lines = [
         "ply",
@@ -258,7 +268,7 @@ def encode_ply(
     ]
     header = "".join(f"{line}\n" for line in lines).encode("ascii")
     body = _ply_binary if binary else _ply_ascii
-    return b"".join((header, *body(vertices, triangles, colors)))
+    return (header, *body(vertices, triangles, colors))
 
 
 def write_stl(
