@@ -121,7 +121,7 @@ void register_model(py::module_& m) {
           "load",
           [](const std::filesystem::path& path) {
             py::gil_scoped_release release;
-            return std::make_unique<MorphableModel>(MorphableModel::load(path.string()));
+            return std::make_unique<MorphableModel>(MorphableModel::load(path.u8string()));
           },
           py::arg("path"))
       .def_property_readonly("mean",

@@ -16,7 +16,6 @@ install(
 configure_package_config_file(cpp/cmake/threedfaConfig.cmake.in
                               ${PROJECT_BINARY_DIR}/threedfaConfig.cmake
                               INSTALL_DESTINATION ${threedfa_cmake_dir})
-# Before 1.0 a new minor version may change the interface.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/threedfaConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/threedfaConfig.cmake

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
+#include "row_stride.hpp"
 #include "simd/loops.hpp"
 
 namespace threedfa {
@@ -35,9 +35,8 @@ void validate(const ImageView& image) {
       size_text(image.height, image.width));
   require(image.channels == 1 || image.channels == 3 || image.channels == 4, "image",
           "1, 3 or 4 channels", std::to_string(image.channels));
-  const std::ptrdiff_t row_bytes = static_cast<std::ptrdiff_t>(image.width) * image.channels;
-  require(image.height == 1 || std::abs(image.row_stride) >= row_bytes, "image.row_stride",
-          "at least " + std::to_string(row_bytes) + " bytes", std::to_string(image.row_stride));
+  require_row_stride("image.row_stride", image.height,
+                     static_cast<std::ptrdiff_t>(image.width) * image.channels, image.row_stride);
 }
 
 void validate_output(int height, int width, int channels, std::size_t size) {
@@ -323,11 +322,11 @@ void resize_normalize(const ImageView& image, int height, int width,
 void resize_normalize_grey(const ImageView& image, int height, int width, float mean, float scale,
                            Span<float> out) {
   validate(image);
-  validate_normalized(image, mean, scale);
-  validate_output(height, width, 1, out.size());
-  const simd::Loops& loops = simd::loops();
   // The sums of the loops are kGreyOne times as large.
   const float sum_mean = mean * simd::Loops::kGreyOne, sum_scale = scale / simd::Loops::kGreyOne;
+  validate_normalized(image, sum_mean, scale);
+  validate_output(height, width, 1, out.size());
+  const simd::Loops& loops = simd::loops();
   resample_planes(
       image, {0, 0, image.width, image.height}, height, width,
       [&](const std::uint8_t* pixels, std::size_t count, std::size_t place) {

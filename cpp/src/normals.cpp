@@ -56,6 +56,7 @@ void vertex_normals(Span<const float> vertices, Span<const std::int32_t> triangl
                     std::vector<double>& workspace, Span<float> out) {
   const std::size_t count = require_vertices(vertices);
   require_size("out", vertices.size(), out.size());
+  if (count == 0 || triangles.size() % 3 != 0) require_triangles(triangles, count);
   workspace.assign(4 * count, 0.0);
   constexpr std::size_t kSome = 3 * 256;
   for (std::size_t begin = 0; begin < triangles.size(); begin += kSome) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bounds.hpp"
+#include "row_stride.hpp"
 #include "threedfa/rasterizer.hpp"
 #include "triangle_indices.hpp"
 
@@ -36,10 +37,14 @@ void paint_mesh(const Canvas& canvas, Span<const float> vertices,
                 Span<const std::int32_t> triangles, Span<const float> colors,
                 PaintWorkspace& workspace) {
   const std::size_t count = require_vertices(vertices);
-  if (canvas.data == nullptr || canvas.height < 1 || canvas.width < 1) {
-    require(false, "canvas", "at least 1 x 1 pixels",
+  constexpr int kMost = 1 << 24;  // as for rasterize
+  const auto fits = [](int size) { return size >= 1 && size <= kMost; };
+  if (canvas.data == nullptr || !fits(canvas.height) || !fits(canvas.width)) {
+    require(false, "canvas", "pixels, their height and width in 1.." + std::to_string(kMost),
             std::to_string(canvas.height) + " x " + std::to_string(canvas.width));
   }
+  require_row_stride("canvas.row_stride", canvas.height, std::ptrdiff_t{3} * canvas.width,
+                     canvas.row_stride);
   const std::size_t channels = colors.size() == count ? 1 : 3;
   require_size("colors", channels * count, colors.size());
 

@@ -21,6 +21,11 @@ Roi square(double center_x, double center_y, double side) {
   return roi;
 }
 
+bool is_finite(const Roi& roi) {
+  return std::isfinite(roi.x1) && std::isfinite(roi.y1) && std::isfinite(roi.x2) &&
+         std::isfinite(roi.y2);
+}
+
 }  // namespace
 
 Roi roi_from_box(double x1, double y1, double x2, double y2, const BoxRoiRule& rule) {
@@ -42,8 +47,7 @@ Roi roi_from_box(double x1, double y1, double x2, double y2, const BoxRoiRule& r
             text(x1, y1, x2, y2));
   }
   const Roi roi = square(x2 - (x2 - x1) / 2, y2 - (y2 - y1) / 2 + mean_side * rule.shift_y, side);
-  if (!(std::isfinite(roi.x1) && std::isfinite(roi.y1) && std::isfinite(roi.x2) &&
-        std::isfinite(roi.y2))) {
+  if (!is_finite(roi)) {
     require(false, "box", "coordinates within an image's range", text(x1, y1, x2, y2));
   }
   return roi;
@@ -74,7 +78,9 @@ Roi roi_from_landmarks(Span<const float> points, int stride, double scale) {
   const double longer_side = std::max(right - left, bottom - top);
   require(longer_side > 0, "points", "points at two or more places",
           "all at x " + std::to_string(left) + ", y " + std::to_string(top));
-  return square((left + right) / 2, (top + bottom) / 2, scale * longer_side);
+  const Roi roi = square((left + right) / 2, (top + bottom) / 2, scale * longer_side);
+  require(is_finite(roi), "scale", "a region of finite size", std::to_string(scale));
+  return roi;
 }
 
 }  // namespace threedfa

@@ -38,7 +38,7 @@ constexpr std::size_t kMaxAlignment = 8;
 }
 
 // Text from a file, safe to print: short, one line, ASCII.
-std::string quoted(const std::string& text) {
+std::string in_quotes(const std::string& text) {
   constexpr std::size_t kMaxShown = 60;
   std::string shown = "'";
   for (const char c : text.substr(0, kMaxShown)) {
@@ -109,7 +109,7 @@ class HeaderParser {
  private:
   [[noreturn]] void fail_here(const std::string& expected) const {
     fail(path_, expected + " at byte " + std::to_string(at_) + " of the header",
-         at_ < size_ ? quoted(std::string(1, text_[at_])) : "its end");
+         at_ < size_ ? in_quotes(std::string(1, text_[at_])) : "its end");
   }
 
   void skip_space() {
@@ -128,7 +128,7 @@ class HeaderParser {
   }
 
   void expect(char c) {
-    if (!take(c)) fail_here(quoted(std::string(1, c)));
+    if (!take(c)) fail_here(in_quotes(std::string(1, c)));
   }
 
   // Calls `member(name)` at the value of each member.
@@ -158,7 +158,7 @@ class HeaderParser {
     entry.name = name;
     bool has_dtype = false, has_shape = false, has_offsets = false;
     const auto once = [&](bool& seen, const std::string& key) {
-      if (seen) fail(path_, "one '" + key + "' in tensor " + quoted(name), "two");
+      if (seen) fail(path_, "one '" + key + "' in tensor " + in_quotes(name), "two");
       seen = true;
     };
     parse_object([&](const std::string& key) {
@@ -172,16 +172,18 @@ class HeaderParser {
         once(has_offsets, key);
         const std::vector<std::size_t> offsets = parse_sizes();
         if (offsets.size() != 2) {
-          fail(path_, "2 data_offsets in tensor " + quoted(name), std::to_string(offsets.size()));
+          fail(path_, "2 data_offsets in tensor " + in_quotes(name),
+               std::to_string(offsets.size()));
         }
         entry.begin = offsets[0];
         entry.end = offsets[1];
       } else {
-        fail(path_, "only dtype, shape and data_offsets in tensor " + quoted(name), quoted(key));
+        fail(path_, "only dtype, shape and data_offsets in tensor " + in_quotes(name),
+             in_quotes(key));
       }
     });
     if (!has_dtype || !has_shape || !has_offsets) {
-      fail(path_, "dtype, shape and data_offsets in tensor " + quoted(name),
+      fail(path_, "dtype, shape and data_offsets in tensor " + in_quotes(name),
            std::string("no ") + (!has_dtype   ? "dtype"
                                  : !has_shape ? "shape"
                                               : "data_offsets"));
@@ -321,7 +323,7 @@ class HeaderParser {
   void require_unique(std::vector<std::string> names, const std::string& what) const {
     std::sort(names.begin(), names.end());
     const auto twin = std::adjacent_find(names.begin(), names.end());
-    if (twin != names.end()) fail(path_, what + " that differ", quoted(*twin) + " twice");
+    if (twin != names.end()) fail(path_, what + " that differ", in_quotes(*twin) + " twice");
   }
 
   const char* text_;
@@ -333,9 +335,9 @@ class HeaderParser {
 // dtype times shape must be the bytes that the offsets span.
 void check_extent(const Entry& entry, std::size_t data_start, std::size_t data_size,
                   const std::string& path) {
-  const std::string tensor = "tensor " + quoted(entry.name);
+  const std::string tensor = "tensor " + in_quotes(entry.name);
   const std::size_t element = element_size(entry.dtype);
-  if (element == 0) fail(path, "a known dtype for " + tensor, quoted(entry.dtype));
+  if (element == 0) fail(path, "a known dtype for " + tensor, in_quotes(entry.dtype));
   if (entry.begin > entry.end || entry.end > data_size) {
     fail(path, tensor + " within the file's " + std::to_string(data_size) + " bytes of data",
          "data_offsets " + shape_text({entry.begin, entry.end}));
@@ -368,7 +370,7 @@ void check_coverage(std::vector<Entry>& entries, std::size_t data_size, const st
   for (const Entry& entry : entries) {
     if (entry.begin != covered) {
       fail(path,
-           "tensor " + quoted(entry.name) + " to begin where the one before ends, at " +
+           "tensor " + in_quotes(entry.name) + " to begin where the one before ends, at " +
                std::to_string(covered),
            std::to_string(entry.begin));
     }
@@ -384,7 +386,8 @@ void check_coverage(std::vector<Entry>& entries, std::size_t data_size, const st
 class MappedFile {
  public:
   explicit MappedFile(const std::string& path) {
-    if (path.find('\0') != std::string::npos) fail(quoted(path), "a path", "one with a zero byte");
+    if (path.find('\0') != std::string::npos)
+      fail(in_quotes(path), "a path", "one with a zero byte");
 #ifdef _WIN32
     const HANDLE file = CreateFileW(std::filesystem::u8path(path).c_str(), GENERIC_READ,
                                     FILE_SHARE_READ, nullptr, OPEN_EXISTING, 0, nullptr);

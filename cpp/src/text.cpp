@@ -52,13 +52,15 @@ Pattern parse(std::string_view text, std::string_view kinds, const char* expecte
     pattern.literals.emplace_back(text.substr(start, at - start));
     Conversion conversion;
     std::size_t end = at + 1;
-    if (end + 1 < text.size() && text[end] == '.') {
+    const bool has_point = end + 1 < text.size() && text[end] == '.';
+    if (has_point) {
       conversion.digits = text[end + 1] - '0';
       end += 2;
     }
     conversion.kind = end < text.size() ? text[end] : '\0';
-    const bool has_digits = conversion.digits >= 1 && conversion.digits <= 9;
-    require(kinds.find(conversion.kind) != kinds.npos && has_digits == (conversion.kind != 'd'),
+    const bool one_digit = conversion.digits >= 1 && conversion.digits <= 9;
+    require(kinds.find(conversion.kind) != kinds.npos && has_point == (conversion.kind != 'd') &&
+                has_point == one_digit,
             "pattern", expected, std::string(text));
     pattern.conversions.push_back(conversion);
     start = end + 1;
@@ -152,6 +154,10 @@ char* put(char* out, float value, Conversion conversion) {
   char* const number = std::signbit(value) ? out + 1 : out;
   *out = '-';
   const double magnitude = std::abs(static_cast<double>(value));
+  if (std::isnan(value)) {  // of which some libraries' to_chars tell more than printf does
+    std::memcpy(number, "nan", 3);
+    return number + 3;
+  }
   const bool general = conversion.kind == 'g';
   char* const end = (general ? put_general : put_fixed)(number, magnitude, conversion.digits);
   if (end != nullptr) return end;

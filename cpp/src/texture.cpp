@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bounds.hpp"
+#include "row_stride.hpp"
 #include "threedfa/rasterizer.hpp"
 #include "triangle_indices.hpp"
 
@@ -15,10 +16,19 @@ namespace threedfa {
 namespace {
 
 void require_image(const ImageView& image) {
-  if (image.data != nullptr && image.height > 0 && image.width > 0 && image.channels > 0) return;
-  require(false, "image", "at least 1 x 1 pixels of at least 1 channel",
-          std::to_string(image.height) + " x " + std::to_string(image.width) + " x " +
-              std::to_string(image.channels));
+  if (image.data == nullptr || image.height < 1 || image.width < 1 || image.channels < 1) {
+    require(false, "image", "at least 1 x 1 pixels of at least 1 channel",
+            std::to_string(image.height) + " x " + std::to_string(image.width) + " x " +
+                std::to_string(image.channels));
+  }
+  require_row_stride("image.row_stride", image.height,
+                     static_cast<std::ptrdiff_t>(image.width) * image.channels, image.row_stride);
+}
+
+void require_finite(const char* name, Span<const float> values) {
+  const bool finite =
+      std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
+  require(finite, name, "finite coordinates", "infinity or NaN");
 }
 
 /// Two neighbouring columns (or rows) and the share of the second.
@@ -251,6 +261,8 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
   require_size("occluders", points.size(), occluders.size());
   require_size("uv", 2 * count, uv.size());
   require_triangles(triangles, count);
+  require_finite("points", points);
+  require_finite("occluders", occluders);
   require(size > 0, "size", "at least 1", std::to_string(size));
   const auto side = static_cast<std::size_t>(size);
   const auto channels = static_cast<std::size_t>(image.channels);

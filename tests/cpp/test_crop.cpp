@@ -338,4 +338,5 @@ TEST_CASE("normalising refuses other than 3 channels, wrong sizes, values that a
   CHECK_THROWS_AS(resize_normalize_grey(grey.view(), 4, 4, 0, 1, out), std::invalid_argument);
   CHECK_THROWS_AS(resize_normalize_grey(colour.view(), 4, 4, 0, broken.scale[1], out),
                   std::invalid_argument);
+  CHECK_THROWS_AS(resize_normalize_grey(colour.view(), 4, 4, 1e37f, 1, out), std::invalid_argument);
 }

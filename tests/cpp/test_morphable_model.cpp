@@ -150,6 +150,11 @@ TEST_CASE("linear model: wrong sizes are refused") {
   CHECK_THROWS_AS(model.evaluate(two, out), std::invalid_argument);
   CHECK_THROWS_AS(model.evaluate(one, five), std::invalid_argument);
   CHECK_THROWS_AS(model.evaluate_many(two, 2, out), std::invalid_argument);
+  LinearModel even;  // whose products with the number of sets would begin again at zero
+  const Floats four(4);
+  even.mean = four;
+  even.basis.assign(4, four);
+  CHECK_THROWS_AS(even.evaluate_many({}, std::size_t{1} << 62, {}), std::invalid_argument);
   model.basis.emplace_back(short_row);
   CHECK_THROWS_AS(model.evaluate(two, out), std::invalid_argument);
 }
@@ -328,6 +333,8 @@ TEST_CASE("morphable model: copies and moved models stand alone") {
   moved.reconstruct_landmarks(shape, expression, sparse_again);
   CHECK(dense_again == dense);
   CHECK(sparse_again == sparse);
+  copy.reconstruct(shape, expression, dense_again);  // what was moved from is whole, too
+  CHECK(dense_again == dense);
 }
 
 TEST_CASE("morphable model: wrong numbers of coefficients or elements are refused") {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <stdexcept>
 #include <vector>
@@ -159,6 +160,19 @@ TEST_CASE("normals: where sheets meet in a vertex or an edge") {
   normals_of(vertices, {0, 1, 2, 2, 1, 0}, 0);  // both sides of one triangle: no area
 }
 
+TEST_CASE("normals: of coordinates whose products overflow in one axis") {
+  std::mt19937 random(10);
+  std::uniform_real_distribution<float> coordinate(-1, 1);
+  for (int round = 0; round < 200; ++round) {
+    const float scales[] = {1e-23f, 1e22f, 1e18f};
+    std::vector<float> vertices(3 * 9);
+    for (std::size_t i = 0; i < vertices.size(); ++i) {
+      vertices[i] = coordinate(random) * scales[(i + static_cast<std::size_t>(round)) % 3];
+    }
+    normals_of(vertices, {0, 1, 2, 0, 2, 3, 0, 3, 4, 5, 6, 7, 5, 7, 8}, 1e-3f);
+  }
+}
+
 TEST_CASE("normals: bad input is refused") {
   const std::vector<float> vertices(9, 0.0f);
   CHECK_THROWS_AS(normals_of(vertices, {0, 1}), std::invalid_argument);
@@ -167,6 +181,9 @@ TEST_CASE("normals: bad input is refused") {
                     "triangles: expected indices from 0 to below the number of vertices, 3, got "
                     "index -7");
   CHECK_THROWS_AS(normals_of(std::vector<float>(8), {0, 1, 2}), std::invalid_argument);
+  constexpr std::int32_t kLast = std::numeric_limits<std::int32_t>::max();
+  CHECK_THROWS_AS(normals_of({}, {kLast, kLast, kLast}), std::invalid_argument);
+  CHECK_THROWS_AS(normals_of(std::vector<float>(15), {0, 1, 2, 3}), std::invalid_argument);
   std::vector<float> small(8);
   const std::vector<std::int32_t> triangles{0, 1, 2};
   CHECK_THROWS_AS(vertex_normals(vertices, triangles, small), std::invalid_argument);

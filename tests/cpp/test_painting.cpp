@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <limits>
 #include <random>
 #include <stdexcept>
 #include <vector>
@@ -87,6 +88,12 @@ TEST_CASE("painting: bad input is refused and leaves the canvas alone") {
   const std::vector<float> greys(3, 1.0f);
   CHECK_THROWS_AS(paint_mesh(Canvas{}, vertices, triangles, greys, workspace),
                   std::invalid_argument);
+  for (const Canvas canvas :
+       {Canvas{picture.bytes.data(), 4, 4, 11},
+        Canvas{picture.bytes.data(), 1, std::numeric_limits<int>::max(), 0}}) {
+    CHECK_THROWS_AS(paint_mesh(canvas, vertices, triangles, greys, workspace),
+                    std::invalid_argument);
+  }
   CHECK(picture.bytes == before);
   paint(picture, {}, {}, {});
   CHECK(picture.bytes == before);

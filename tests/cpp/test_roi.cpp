@@ -129,6 +129,8 @@ TEST_CASE("roi_from_landmarks: refuses points that span nothing") {
   CHECK_THROWS_AS(roi_from_landmarks(ragged), std::invalid_argument);
   CHECK_THROWS_AS(roi_from_landmarks(good, 1), std::invalid_argument);
   CHECK_THROWS_AS(roi_from_landmarks(good, 2, 0.0), std::invalid_argument);
+  const std::vector<float> far{-1e30f, 0, 1e30f, 1};
+  CHECK_THROWS_AS(roi_from_landmarks(far, 2, 1e300), std::invalid_argument);
   for (const float bad :
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     for (std::size_t i = 0; i < 4; ++i) {

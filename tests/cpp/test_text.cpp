@@ -86,7 +86,7 @@ TEST_CASE("format_rows: patterns of another form") {
     CHECK_THROWS_AS(format_rows(pattern, row), std::invalid_argument);
   }
   const std::vector<std::int64_t> numbers{1};
-  for (const char* const pattern : {"%.9g", "%.3d", "%i", "%ld"}) {
+  for (const char* const pattern : {"%.9g", "%.3d", "%i", "%ld", "%.0d", "%.zd", "%.%d"}) {
     CHECK_THROWS_AS(format_rows(pattern, numbers), std::invalid_argument);
   }
   CHECK_THROWS_AS(format_rows("%.9g %.9g %.9g", row), std::invalid_argument);

@@ -151,6 +151,9 @@ TEST_CASE("texture: bad input is refused") {
   std::vector<float> out(2), small(1);
   CHECK_THROWS_AS(sample_bilinear(ImageView{}, points, 2, out), std::invalid_argument);
   CHECK_THROWS_AS(sample_bilinear(kSmallView, points, 1, out), std::invalid_argument);
+  ImageView flat = kSmallView;  // all rows in one place
+  flat.row_stride = 0;
+  CHECK_THROWS_AS(sample_bilinear(flat, points, 2, out), std::invalid_argument);
   CHECK_THROWS_AS(sample_bilinear(kSmallView, points, 3, out), std::invalid_argument);
   CHECK_THROWS_AS(sample_bilinear(kSmallView, points, 2, small), std::invalid_argument);
 
@@ -297,4 +300,15 @@ TEST_CASE("texture map: bad input is refused") {
   CHECK_THROWS_AS(draw(points, kSquareUv, {0, 1, 4}, 4, 16), std::invalid_argument);
   CHECK_THROWS_AS(draw(points, kSquareUv, kSquare, 4, 15), std::invalid_argument);
   CHECK_THROWS_AS(draw(points, kSquareUv, kSquare, 0, 0), std::invalid_argument);
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    std::vector<float> broken = points;
+    broken[4] = bad;
+    CHECK_THROWS_AS(draw(broken, kSquareUv, kSquare, 4, 16), std::invalid_argument);
+    std::vector<std::uint8_t> colors(16);
+    std::vector<float> visibility(16);
+    CHECK_THROWS_AS(
+        texture_map(kSmallView, points, normals, broken, kSquareUv, kSquare, 4, colors, visibility),
+        std::invalid_argument);
+  }
 }

@@ -65,6 +65,10 @@ class MorphableModel {
   /// From an already opened file (also one over caller-owned memory).
   explicit MorphableModel(TensorFile file);
 
+  /// There is no move: what it left behind would still point into the file.
+  MorphableModel(const MorphableModel&) = default;
+  MorphableModel& operator=(const MorphableModel&) = default;
+
   std::size_t vertex_count() const { return mean_.size() / 3; }
   std::size_t triangle_count() const { return triangles_.size() / 3; }
   std::size_t shape_count() const { return shape_count_; }

@@ -18,7 +18,9 @@ class Span {
   constexpr Span(T* data, std::size_t size) : data_(data), size_(size) {}
 
   /// From std::vector, std::array or anything else with data() and size().
-  template <class Container, class = decltype(static_cast<T*>(std::declval<Container&>().data()))>
+  template <class Container,
+            class Element = std::remove_pointer_t<decltype(std::declval<Container&>().data())>,
+            class = std::enable_if_t<std::is_convertible_v<Element (*)[], T (*)[]>>>
   constexpr Span(Container& container) : data_(container.data()), size_(container.size()) {}
 
   /// Span<T> converts to Span<const T>.

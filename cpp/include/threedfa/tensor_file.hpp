@@ -34,6 +34,7 @@ class TensorFile {
     std::size_t bytes = 0;
   };
 
+  /// @param path on Windows in UTF-8
   /// @throws FileError if the file cannot be read or is not valid
   static TensorFile open(const std::string& path);
 

@@ -42,7 +42,8 @@ void uv_texture(const ImageView& image, Span<const float> vertices, Span<const f
 /// @param triangles  T x 3, of the points and of the occluders
 /// @param colors     size x size x channels; black where the layout has no triangle
 /// @param visibility size x size
-/// @throws std::invalid_argument on sizes that do not match or an index out of range
+/// @throws std::invalid_argument on sizes that do not match, an index out of range, or points or
+///         occluders that are not finite
 void texture_map(const ImageView& image, Span<const float> points, Span<const float> normals,
                  Span<const float> occluders, Span<const float> uv,
                  Span<const std::int32_t> triangles, int size, Span<std::uint8_t> colors,

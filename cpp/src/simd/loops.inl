@@ -1,4 +1,7 @@
-// Included by one file for each instruction set, which sets THREEDFA_SIMD_NAME and compile flags.
+// Included by one file for each instruction set, which sets THREEDFA_SIMD_NAME, compile flags and
+// what may be used: THREEDFA_SIMD_AVX2, THREEDFA_SIMD_AVX512 or THREEDFA_SIMD_NEON. The compiler's
+// own macros would not do: with -march=native they are set for the plain build, too, which is the
+// one that reads nothing beyond its input.
 // Nothing here may be a template or an inline function from elsewhere: the linker keeps one copy of
 // those, which could be the one for instructions that the machine does not have.
 
@@ -10,7 +13,7 @@
 #include "loops.hpp"
 #include "triangle.hpp"
 
-#if defined(__AVX2__)
+#if defined(THREEDFA_SIMD_AVX2)
 #include <immintrin.h>
 #elif defined(THREEDFA_SIMD_NEON)
 #include <arm_neon.h>
@@ -156,7 +159,7 @@ bool overlaps_any(const float* const* fields, std::size_t count, const float* bo
 void resample_planes(const std::uint8_t* row, const std::int32_t* places,
                      const std::uint32_t* weights, std::size_t count, std::int16_t* sums) {
   std::size_t i = 0;
-#ifdef __AVX2__
+#ifdef THREEDFA_SIMD_AVX2
   std::int16_t *const red = sums, *const green = sums + count, *const blue = green + count;
   // Of the bytes r g b r g b * * of two pixels, both reds and both greens, or both blues, become
   // 16-bit pairs, which one instruction multiplies by the pair of weights and adds.
@@ -166,7 +169,7 @@ void resample_planes(const std::uint8_t* row, const std::int32_t* places,
   const __m128i blues =
       _mm_setr_epi8(2, kNo, 5, kNo, kNo, kNo, kNo, kNo, 10, kNo, 13, kNo, kNo, kNo, kNo, kNo);
 #endif
-#ifdef __AVX512F__
+#ifdef THREEDFA_SIMD_AVX512
   alignas(64) std::int16_t order[32];
   for (std::int16_t k = 0; k < 32; ++k) order[k] = static_cast<std::int16_t>(4 * (k % 8) + k / 8);
   const __m512i in_order = _mm512_load_si512(order);
@@ -200,7 +203,7 @@ void resample_planes(const std::uint8_t* row, const std::int32_t* places,
     store(green, _mm512_extracti64x4_epi64(red_green, 1));
     store(blue, _mm512_castsi512_si256(blue_none));
   }
-#elif defined(__AVX2__)
+#elif defined(THREEDFA_SIMD_AVX2)
   const __m128i lane_order = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
   const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   const auto sum_up = [](__m256i pixels, __m128i channels,
@@ -323,7 +326,7 @@ void normalize_pixels(const std::uint8_t* pixels, std::size_t count, const float
     }
     ++i;
   };
-#ifdef __AVX2__
+#ifdef THREEDFA_SIMD_AVX2
   // Stores that cross no line of the cache are faster.
   while (i < count && reinterpret_cast<std::uintptr_t>(planes[0] + i) % 64 != 0) one_pixel();
   // Four pixels to each lane of 16 bytes, of which one channel becomes 32-bit integers.
@@ -335,7 +338,7 @@ void normalize_pixels(const std::uint8_t* pixels, std::size_t count, const float
                                 at(3), kNo, kNo, kNo);
   }
 #endif
-#ifdef __AVX512F__
+#ifdef THREEDFA_SIMD_AVX512
   const __m512i spread = _mm512_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11);
   for (; 3 * i + 64 <= 3 * count; i += 16) {
     const __m512i some = _mm512_permutexvar_epi32(spread, _mm512_loadu_si512(pixels + 3 * i));
@@ -346,7 +349,7 @@ void normalize_pixels(const std::uint8_t* pixels, std::size_t count, const float
                                                     _mm512_set1_ps(scale[c])));
     }
   }
-#elif defined(__AVX2__)
+#elif defined(THREEDFA_SIMD_AVX2)
   const __m256i spread = _mm256_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5);
   for (; 3 * i + 32 <= 3 * count; i += 8) {
     const __m256i some = _mm256_permutevar8x32_epi32(
@@ -384,7 +387,7 @@ void normalize_grey(const std::uint8_t* pixels, std::size_t count, float mean, f
     const int sum = kWeights[0] * p[0] + kWeights[1] * p[1] + kWeights[2] * p[2];
     out[i++] = (static_cast<float>(sum) - mean) * scale;
   };
-#ifdef __AVX2__
+#ifdef THREEDFA_SIMD_AVX2
   while (i < count && reinterpret_cast<std::uintptr_t>(out + i) % 64 != 0) one_pixel();
   // Four pixels to each lane of 16 bytes, the channels and a zero of each to 32 bits: one
   // instruction adds products of bytes in pairs, the next one the pairs.
@@ -392,7 +395,7 @@ void normalize_grey(const std::uint8_t* pixels, std::size_t count, float mean, f
   const __m128i apart = _mm_setr_epi8(0, 1, 2, kNo, 3, 4, 5, kNo, 6, 7, 8, kNo, 9, 10, 11, kNo);
   const int weights = kWeights[0] | kWeights[1] << 8 | kWeights[2] << 16;
 #endif
-#ifdef __AVX512F__
+#ifdef THREEDFA_SIMD_AVX512
   const __m512i spread = _mm512_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11);
   for (; 3 * i + 64 <= 3 * count; i += 16) {
     const __m512i some = _mm512_permutexvar_epi32(spread, _mm512_loadu_si512(pixels + 3 * i));
@@ -402,7 +405,7 @@ void normalize_grey(const std::uint8_t* pixels, std::size_t count, float mean, f
     _mm512_storeu_ps(
         out + i, _mm512_mul_ps(_mm512_sub_ps(sums, _mm512_set1_ps(mean)), _mm512_set1_ps(scale)));
   }
-#elif defined(__AVX2__)
+#elif defined(THREEDFA_SIMD_AVX2)
   const __m256i spread = _mm256_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5);
   for (; 3 * i + 32 <= 3 * count; i += 8) {
     const __m256i some = _mm256_permutevar8x32_epi32(
@@ -449,7 +452,7 @@ void blend_grey(const RowPair& pair, std::size_t count, float mean, float scale,
   (pair.halved ? blend_grey_as<true> : blend_grey_as<false>)(pair, count, mean, scale, out);
 }
 
-#ifdef __AVX2__
+#ifdef THREEDFA_SIMD_AVX2
 constexpr int kYzx = 0b11'00'10'01;  // the order in which a permutation takes coordinates
 #endif
 
@@ -459,7 +462,7 @@ void scatter_areas(const float* vertices, const std::int32_t* triangles, std::si
   for (std::size_t t = 0; t < 3 * count; t += 3) {
     std::size_t corner[3];
     for (std::size_t k = 0; k < 3; ++k) corner[k] = static_cast<std::size_t>(triangles[t + k]);
-#ifdef __AVX2__
+#ifdef THREEDFA_SIMD_AVX2
     __m256d point[3];
     for (std::size_t k = 0; k < 3; ++k) {
       point[k] = _mm256_cvtps_pd(_mm_loadu_ps(vertices + 3 * corner[k]));
@@ -495,7 +498,7 @@ void walk_areas(const float* vertices, const VertexRings::Block& block, float* a
   const VertexRings::Pair* const end = block.pairs.data() + block.pairs.size();
   for (const VertexRings::Pair* pair = block.pairs.data(); pair != end; ++pair) {
     const std::uint32_t* const next_pair = corner + 2 * std::size_t{pair->points};
-#ifdef __AVX2__
+#ifdef THREEDFA_SIMD_AVX2
     const auto points = [=](const std::uint32_t* two) __attribute__((always_inline)) {
       return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(vertices + two[0])),
                                   _mm_loadu_ps(vertices + two[1]), 1);
@@ -555,8 +558,10 @@ inline std::size_t unit_vectors_of(const Value* vectors, std::size_t count, Bits
                   az = z[i] < 0 ? -z[i] : z[i];
       Value most = ax > ay ? ax : ay;
       most = most > az ? most : az;
-      usual += static_cast<Bits>(most > Value(Loops::kLeast)) &
-               static_cast<Bits>(most < Value(Loops::kMost));
+      // Each of the three against the upper end: NaN, which `most` may have lost, is not below it.
+      constexpr auto kMost = static_cast<Value>(Loops::kMost);
+      usual += static_cast<Bits>(most > Value(Loops::kLeast)) & static_cast<Bits>(ax < kMost) &
+               static_cast<Bits>(ay < kMost) & static_cast<Bits>(az < kMost);
       // Made about 1 by a power of two, after which float is enough.
       Bits bits;
       memcpy(&bits, &most, sizeof(bits));
@@ -694,7 +699,7 @@ void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count
   float x_of[3][kMost], y_of[3][kMost], z_of[3][kMost];
   for (std::size_t k = 0; k < 3; ++k) {
     std::size_t i = 0;
-#ifdef __AVX512F__
+#ifdef THREEDFA_SIMD_AVX512
     // Corners as they lie in memory, four to a register, turned into x, y and z: one load for each
     // instead of three.
     const auto corner_of = [=](std::size_t t) __attribute__((always_inline)) {

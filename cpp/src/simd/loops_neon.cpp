@@ -1,4 +1,4 @@
 #define THREEDFA_SIMD_NAME "neon"
 #define THREEDFA_SIMD_LOOPS neon_loops
-#define THREEDFA_SIMD_NEON  // unlike the compiler's own macro, not set in the plain build
+#define THREEDFA_SIMD_NEON
 #include "loops.inl"
