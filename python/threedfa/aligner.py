@@ -301,10 +301,10 @@ def as_detections(boxes: Detections | ArrayLike) -> Detections:
 
     Raises:
         TypeError: boxes that are not real numbers.
-        ValueError: boxes of a wrong shape, not finite, or without area.
+        ValueError: boxes of a wrong shape, not finite, or without area; scores outside 0..1.
     """
     if isinstance(boxes, Detections):
-        return boxes
+        return _with_scores_in_range(boxes)
     array = np.asarray(boxes)
     if array.shape[:1] == (0,):
         return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32))
@@ -322,4 +322,11 @@ def as_detections(boxes: Detections | ArrayLike) -> Detections:
             f"boxes: expected x2 > x1 and y2 > y1, got {array[empty.argmax()].tolist()}"
         )
     scores = array[:, 4] if array.shape[1] == 5 else np.ones(len(array), np.float32)
-    return Detections(array[:, :4], scores)
+    return _with_scores_in_range(Detections(array[:, :4], scores))
+
+
+def _with_scores_in_range(boxes: Detections) -> Detections:
+    wrong = ~((boxes.confidence >= 0) & (boxes.confidence <= 1))
+    if wrong.any():
+        raise ValueError(f"scores: expected 0..1, got {float(boxes.confidence[wrong][0])}")
+    return boxes

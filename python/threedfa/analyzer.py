@@ -14,7 +14,7 @@ from .aligner import FaceAligner
 from .cpus import available_cpus
 from .detector import FaceDetector
 from .face import Face
-from .image import ColorOrder, load_image
+from .image import ColorOrder, load_image, require_several
 from .model import MorphableModel
 from .networks import Backend
 from .pack import Pack
@@ -105,7 +105,9 @@ class FaceAnalyzer:
 
         Raises:
             ImageError: if one of the images cannot be read or used.
+            TypeError: for one image in place of several.
         """
+        require_several(images)
         size = _GROUP
         if isinstance(images, Sized):
             size = min(size, max(1, len(images) // self._workers))

@@ -152,7 +152,7 @@ def _openface_angles(rotation: NDArray[np.float64]) -> tuple[float, float, float
 
 def check_frame_rate(frame_rate: float) -> None:
     """Raise a ValueError unless it is a positive number."""
-    if not 0 < frame_rate < math.inf:
+    if not (0 < frame_rate < math.inf and math.isfinite(1 / frame_rate)):
         raise ValueError(f"frame_rate: expected a positive number, got {frame_rate}")
 
 

@@ -32,7 +32,7 @@ ARKIT_NAMES: Final[tuple[str, ...]] = (
 """The 52 names, in the order of Live Link Face."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal as mappings are
 class Blendshapes(Mapping[str, float]):
     """Weights 0..1 by ARKit's names, in the order of ``ARKIT_NAMES``.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import glob
+import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, TextIO, TypedDict, get_args
 
@@ -20,6 +23,7 @@ from .animation import (
     OPENFACE_FIELD_OF_VIEW,
     Frame,
     check_frame_rate,
+    timecode,
     write_livelink,
     write_openface,
 )
@@ -28,7 +32,8 @@ from .blendshapes import Blendshapes
 from .doctor import run_doctor
 from .errors import ExportError, ThreedfaError
 from .evaluation import measure, read_marked, table_text, tables
-from .export import DEFAULT_TEXTURE_SIZE, save_mesh
+from .export import DEFAULT_TEXTURE_SIZE, encode_mesh
+from .files import atomic_write_all
 from .image import SAMPLE, load_image, save_image
 from .landmark_sets import table_named
 from .metric_pose import intrinsics, size_in_centimetres
@@ -43,7 +48,7 @@ from .upstream.download import download_upstream
 from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE
 from .web.settings import add_serve_options
 
-_MAX_TEXTURE_SIZE = 16384  # 800 MB, and what graphics cards take
+_MAX_TEXTURE_SIZE = 8192  # 7 GB while it is made: about 100 bytes a texel
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 
 
@@ -61,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 if something failed. Wrong usage exits with 2.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold what a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
@@ -70,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ThreedfaError as error:
         _complain(str(error))
         return 1
+    except BrokenPipeError:  # nobody reads on; flushing what is left at the end would fail, too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,7 +190,10 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _texture_size(text: str) -> int:
-    size = int(text)
+    try:
+        size = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
     if not 0 <= size <= _MAX_TEXTURE_SIZE:
         raise argparse.ArgumentTypeError(f"expected 0..{_MAX_TEXTURE_SIZE}, got {size}")
     return size
@@ -206,14 +222,14 @@ def _image(options: argparse.Namespace) -> int:
             iou_threshold=options.iou_threshold,
             max_faces=options.max_faces,
         )
-        _check(options, analyzer.model)
+        _check(options, analyzer.model, len(paths))
     except ValueError as error:
         _complain(str(error))
         return 2
     return _analyze_files(analyzer, paths, options)
 
 
-def _check(options: argparse.Namespace, model: MorphableModel) -> None:
+def _check(options: argparse.Namespace, model: MorphableModel, frames: int) -> None:
     """Refuse what the pack does not have before any picture is read."""
     if options.landmarks is not None:
         table_named(model.landmark_sets, options.landmarks)
@@ -223,6 +239,8 @@ def _check(options: argparse.Namespace, model: MorphableModel) -> None:
         size_in_centimetres(model.centimetres_per_unit)
         intrinsics((1, 1), None, options.field_of_view)
     check_frame_rate(options.frame_rate)
+    if options.livelink:
+        timecode((frames - 1) / options.frame_rate)
 
 
 def _analyze_files(
@@ -233,18 +251,24 @@ def _analyze_files(
     except OSError as error:
         raise ExportError(f"cannot make the folder {options.output}: {error.strerror}") from error
     given = frozenset(path.resolve() for path in paths)
+    kept = any((options.json, options.jsonl, options.csv, options.livelink, options.openface_csv))
     results: list[Frame] = []
+    frames: list[Frame] = []  # also those that failed: time goes on
     failed = 0
     progress = tqdm(paths, disable=len(paths) < 2, unit="picture")
     for path, stem in zip(progress, _unique_stems(paths), strict=True):
         try:
-            results.append(_analyze_file(analyzer, path, options.output / stem, options, given))
+            frame = _analyze_file(analyzer, path, options.output / stem, options, given)
         except (ThreedfaError, ValueError) as error:  # ValueError: results that are no numbers
             failed += 1
             tqdm.write(f"threedfa: {path}: {error}", file=sys.stderr)
+            frames.append((path, (1, 1), []))
         else:
-            count = len(results[-1][2])
+            count = len(frame[2])
             tqdm.write(f"{path}: {count} {'face' if count == 1 else 'faces'}")
+            if kept:
+                results.append(frame)
+                frames.append(frame)
     json_options = _json_options(options, analyzer.model)
     if options.json:
         write_json(options.output / "faces.json", results, **json_options)
@@ -253,11 +277,11 @@ def _analyze_files(
     if options.csv:
         write_csv(options.output / "faces.csv", results, landmark_set=_landmark_set(options))
     if options.livelink:
-        write_livelink(options.output / "livelink.csv", results, frame_rate=options.frame_rate)
+        write_livelink(options.output / "livelink.csv", frames, frame_rate=options.frame_rate)
     if options.openface_csv:
         write_openface(
             options.output / "openface.csv",
-            results,
+            frames,
             frame_rate=options.frame_rate,
             field_of_view=options.field_of_view,
         )
@@ -287,11 +311,13 @@ def _analyze_file(
     """Analyze one picture and write its files, whose names start with ``target``, but over none of
     the pictures ``given``."""
 
-    def save(name: str, picture: NDArray[np.uint8]) -> None:
-        file = Path(f"{target}_{name}.png")
+    def free(file: Path) -> Path:
         if file.resolve() in given:
             raise ExportError(f"{file} is one of the given pictures; choose another folder (-o)")
-        save_image(file, picture)
+        return file
+
+    def save(name: str, picture: NDArray[np.uint8]) -> None:
+        save_image(free(Path(f"{target}_{name}.png")), picture)
 
     image = load_image(path)
     faces = analyzer.analyze(image)
@@ -306,14 +332,16 @@ def _analyze_file(
     if faces:
         for suffix in options.mesh:
             size = options.texture_size or None
-            save_mesh(f"{target}.{suffix}", image, faces, texture_size=size)
+            files = encode_mesh(f"{target.name}.{suffix}", image, faces, texture_size=size)
+            atomic_write_all([(free(target.parent / name), data) for name, data in files])
     if options.texture:
         for number, face in enumerate(faces):
             save(f"face{number}_texture", uv_texture(image, face, size=options.texture_size))
     if options.npz:
         sets = [] if options.landmarks is None else [options.landmarks]
         write_npz(f"{target}.npz", faces, landmark_sets=sets)
-    return path, image.shape[:2], faces
+    # As they were found: without the vertices that they keep once they were asked for.
+    return path, image.shape[:2], [replace(face) for face in faces]
 
 
 def _expand(arguments: Iterable[str]) -> list[Path]:
@@ -322,23 +350,36 @@ def _expand(arguments: Iterable[str]) -> list[Path]:
     paths: list[Path] = []
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
-            paths += sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES)
-        elif path.exists() or not glob.has_magic(argument):
+        try:
+            if path.is_dir():
+                paths += sorted(filter(_is_picture, path.iterdir()))
+            elif path.exists() or not glob.has_magic(argument):
+                paths.append(path)
+            else:
+                matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207, any pattern
+                paths += [Path(match) for match in matches if Path(match).is_file()] or [path]
+        except OSError:  # a locked folder, a name that is too long
             paths.append(path)
-        else:
-            matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207, takes any pattern
-            paths += [Path(match) for match in matches if Path(match).is_file()] or [path]
     return paths
 
 
+def _is_picture(path: Path) -> bool:
+    known = path.suffix.lower() in _IMAGE_SUFFIXES
+    return known and not path.name.startswith(".") and path.is_file()
+
+
 def _unique_stems(paths: Sequence[Path]) -> list[str]:
-    """A name for the results of each picture; later pictures of the same name get a number."""
+    """A name for the results of each picture; later pictures of the same name get a number, also
+    where only some file systems take the names for the same (A and a)."""
     stems: list[str] = []
+    taken: set[str] = set()
+    following: dict[str, int] = {}  # number to try next
     for path in paths:
-        stem, number = path.stem, 2
-        while stem in stems:
+        stem, number = path.stem, following.get(path.stem, 2)
+        while stem.casefold() in taken:
             stem, number = f"{path.stem}_{number}", number + 1
+        following[path.stem] = number
+        taken.add(stem.casefold())
         stems.append(stem)
     return stems
 
@@ -346,16 +387,20 @@ def _unique_stems(paths: Sequence[Path]) -> list[str]:
 def _evaluate(options: argparse.Namespace) -> int:
     try:
         marked = read_marked(options.images, options.points)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         _complain(str(error))
         return 1
     for pack in options.pack or ["default"]:
-        analyzer = FaceAnalyzer(
-            pack,
-            backend=options.backend,
-            providers=options.providers,
-            num_threads=options.threads,
-        )
+        try:
+            analyzer = FaceAnalyzer(
+                pack,
+                backend=options.backend,
+                providers=options.providers,
+                num_threads=options.threads,
+            )
+        except ValueError as error:
+            _complain(str(error))
+            return 2
         print(f"{pack}: errors in percent of a size, {len(marked)} faces")
         print(table_text(tables(measure(analyzer, tqdm(marked, disable=None)))))
     return 0

@@ -22,7 +22,7 @@ import numpy as np
 from .detections import Detections
 from .errors import ImageError, PackError, ServerError
 from .face import Face
-from .image import ColorOrder, encode_image, load_image
+from .image import ColorOrder, encode_image, load_image, require_several
 from .model import MorphableModel
 from .pack import Pack
 from .tables import faces_from_dict
@@ -62,6 +62,7 @@ class _Connection(Generic[Http]):
         self._same_model = False
 
     def _body(self, images: Iterable[Any], color: ColorOrder) -> dict[str, Any]:
+        require_several(images)
         files = [
             ("image", (str(number), _encoded(image, color))) for number, image in enumerate(images)
         ]

@@ -20,10 +20,23 @@ class Detections:
     Attributes:
         xyxy: float32 (N, 4) boxes in pixels, not clipped to the image.
         confidence: float32 (N,) scores 0..1.
+
+    Raises:
+        ValueError: for other shapes.
     """
 
     xyxy: NDArray[np.float32]
     confidence: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        xyxy, confidence = (np.asarray(a, np.float32) for a in (self.xyxy, self.confidence))
+        if xyxy.shape != (len(xyxy), 4) or confidence.shape != (len(xyxy),):
+            raise ValueError(
+                f"detections: expected xyxy (N, 4) and confidence (N,), got {xyxy.shape} and "
+                f"{confidence.shape}"
+            )
+        object.__setattr__(self, "xyxy", xyxy)
+        object.__setattr__(self, "confidence", confidence)
 
     def __len__(self) -> int:
         return len(self.confidence)

@@ -7,6 +7,8 @@ of the points' bounding rectangle, which does not shrink when a face turns.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -73,6 +75,8 @@ def read_marked(images: Path, points: Path) -> list[Marked]:
     Raises:
         ValueError: if the points cannot be read, or a picture is missing.
     """
+    if not points.exists():
+        raise ValueError(f"{points}: expected a folder of .pts files or an .npz file, found none")
     marked = list(_from_npz(images, points) if points.is_file() else _from_pts(images, points))
     if not marked:
         raise ValueError(f"{points}: expected points of at least one picture, found none")
@@ -211,12 +215,17 @@ def _length(points: Array, a: int, b: int) -> Array:
 
 def _from_npz(images: Path, path: Path) -> Iterator[Marked]:
     try:
-        with np.load(path, allow_pickle=False) as table:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as table:
             names, landmarks = table["names"], table["landmarks"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (
+        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
+        TypeError, AttributeError,  # a file of one array
+    ) as error:  # fmt: skip
         raise ValueError(
             f"{path}: expected an NPZ file with names and landmarks: {error}"
         ) from None
+    if names.ndim != 1:
+        raise ValueError(f"{path}: names: expected a list of names, got shape {names.shape}")
     if landmarks.shape != (len(names), 68, 2) or landmarks.dtype.kind not in "fiu":
         raise ValueError(
             f"{path}: landmarks: expected numbers ({len(names)}, 68, 2), one set for each name, "

@@ -70,6 +70,19 @@ def is_reversed(network_color: str) -> bool:
     return network_color == "bgr"
 
 
+def require_several(images: object) -> None:
+    """Raise a TypeError for one image where several are expected: its rows or letters would be
+    taken for images."""
+    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image))
+    if isinstance(images, np.ndarray):
+        one = images.ndim < 3 or (images.ndim == 3 and images.shape[2] in (1, 3, 4))
+    if one:
+        raise TypeError(
+            f"images: expected several images, got one ({type(images).__qualname__}); "
+            "put it into a list"
+        )
+
+
 def load_image(
     source: ImageSource, *, color: ColorOrder = "rgb", max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -138,7 +139,8 @@ def write_obj_parts(path: str | os.PathLike[str], parts: Sequence[MeshPart]) -> 
 
     With textures, materials go to ``NAME.mtl`` and each texture to ``NAME_PART.png`` (or ``.jpg``)
     beside ``NAME.obj``; in these names ``_`` takes the place of what readers of OBJ stumble over,
-    such as white space. Either all files are written or none.
+    such as white space, and then a digest of NAME follows, so that no two share a file. Either all
+    files are written or none.
 
     Args:
         path: the file, by custom ending in ``.obj``.
@@ -163,7 +165,10 @@ def encode_obj_parts(stem: str, parts: Sequence[MeshPart]) -> list[tuple[str, by
     """
     parts = [part.checked() for part in parts]
     obj_name = f"{stem}.obj"
-    stem = re.sub(r"[^\w.+-]", "_", stem)
+    safe = re.sub(r"[^\w.+-]|^-", "_", stem)
+    if safe != stem:  # another stem may become the same
+        safe += f"-{sha256(os.fsencode(stem)).hexdigest()[:8]}"
+    stem = safe
     sidecars: list[tuple[str, bytes]] = []
     library: list[str] = []
     text: list[bytes] = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,6 +48,7 @@ class MorphableModel:
         expression_names: tuple[str, ...] = (),
     ) -> None:
         self._core = core
+        self._path: Path | None = None  # of its file, where it was opened by name
         self.input_size = input_size
         self.centimetres_per_unit = centimetres_per_unit
         self.expression_names = expression_names
@@ -73,12 +75,14 @@ class MorphableModel:
         """
         if Path(path).is_dir():
             return cls.from_pack(Pack.load(path))
-        return cls(
+        model = cls(
             _map_file(path),
             input_size=input_size,
             centimetres_per_unit=centimetres_per_unit,
             expression_names=expression_names,
         )
+        model._path = Path(path).absolute()
+        return model
 
     @classmethod
     def from_pack(cls, pack: Pack) -> MorphableModel:
@@ -87,12 +91,23 @@ class MorphableModel:
         Raises:
             PackError: as :meth:`load`.
         """
-        return cls(
-            _map_file(pack.file_path(pack.model.file)),
+        return cls.load(
+            pack.file_path(pack.model.file),
             input_size=pack.regressor.input_size,
             centimetres_per_unit=pack.model.centimetres_per_unit,
             expression_names=pack.model.expression_names,
         )
+
+    def __deepcopy__(self, memo: object) -> MorphableModel:
+        return self  # immutable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that faces can go to other processes, which open the file again."""
+        if self._path is None:
+            raise TypeError("only a model that was opened from a file can be pickled")
+        return _reopened, (
+            self._path, self.input_size, self.centimetres_per_unit, self.expression_names
+        )  # fmt: skip
 
     @property
     def mean(self) -> NDArray[np.float32]:
@@ -330,6 +345,15 @@ def _mirror(points: NDArray[np.float32], tolerance: float) -> NDArray[np.int32] 
         return None
     result.flags.writeable = False
     return result
+
+
+@lru_cache(maxsize=8)  # the faces of one pickle share their model
+def _reopened(
+    path: Path, input_size: int, unit: float | None, names: tuple[str, ...]
+) -> MorphableModel:
+    return MorphableModel.load(
+        path, input_size=input_size, centimetres_per_unit=unit, expression_names=names
+    )
 
 
 def _map_file(path: str | os.PathLike[str]) -> _core.MorphableModel:

@@ -130,13 +130,16 @@ def faces_from_dict(entry: Mapping[str, Any], model: MorphableModel) -> list[Fac
         model: that of the pack that found the faces.
 
     Raises:
-        ValueError: if the entry is of another version, a field is missing or of a wrong shape, or
-            the model has another number of parameters.
+        ValueError: if the entry is of another version, a field is missing, of a wrong shape or not
+            finite, or the model has another number of parameters.
     """
     version = entry.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION or isinstance(version, bool):
         raise ValueError(f"schema_version: expected {SCHEMA_VERSION}, got {version!r}")
-    return [_face_from_dict(fields, model) for fields in entry.get("faces", ())]
+    faces = entry.get("faces")
+    if not isinstance(faces, Sequence) or not all(isinstance(face, Mapping) for face in faces):
+        raise ValueError(f"faces: expected a list of objects, got {type(faces).__qualname__}")
+    return [_face_from_dict(fields, model) for fields in faces]
 
 
 def write_json(
@@ -257,8 +260,9 @@ def encode_npz(faces: Sequence[FaceFields], *, landmark_sets: Sequence[str] = ()
     With N faces of one model: ``bbox (N, 4)``, ``score (N,)``, ``roi (N, 4)`` float64, ``params
     (N, P)``, ``landmarks (N, 68, 3)``, ``vertices (N, V, 3)``, ``triangles (T, 3)`` int32, ``yaw``,
     ``pitch``, ``roll`` and ``scale (N,)``, ``rotation (N, 3, 3)``, ``translation (N, 3)``,
-    ``shape_coeffs (N, S)``, ``expression_coeffs (N, E)``; float32 unless said otherwise; for each
-    of ``landmark_sets`` another array of its name, ``(N, L, 3)``. Without faces, N, P, V, T, S, E
+    ``shape_coeffs (N, S)``, ``expression_coeffs (N, E)``; float32 unless said otherwise;
+    ``confidence (N,)`` where there are faces and the pack's regressor says it; for each of
+    ``landmark_sets`` another array of its name, ``(N, L, 3)``. Without faces, N, P, V, T, S, E
     and L are 0.
 
     Raises:
@@ -270,7 +274,7 @@ def encode_npz(faces: Sequence[FaceFields], *, landmark_sets: Sequence[str] = ()
     arrays: dict[str, Any] = {
         "bbox": _stack("bbox", [face.bbox for face in faces], (4,)),
         "score": _stack("score", [face.score for face in faces], ()),
-        "roi": _stack("roi", [face.roi for face in faces], (4,)),
+        "roi": _stack("roi", [face.roi for face in faces], (4,), np.float64),
         "params": _stack("params", [face.params for face in faces], (None,)),
         "landmarks": _stack("landmarks", [face.landmarks for face in faces], (_LANDMARKS, 3)),
         "vertices": _stack("vertices", [face.vertices for face in faces], (None, 3)),
@@ -286,6 +290,9 @@ def encode_npz(faces: Sequence[FaceFields], *, landmark_sets: Sequence[str] = ()
             "expression_coeffs", [face.expression_coeffs for face in faces], (None,)
         ),
     }
+    sure = [face.confidence for face in faces]
+    if sure and None not in sure:
+        arrays["confidence"] = _stack("confidence", sure, ())
     for name in landmark_sets:
         if name in arrays:
             raise ValueError(f"landmark set {name!r} has the name of another array; rename it")
@@ -333,7 +340,7 @@ def _face_fields(
         "expression_coeffs": _checked("expression_coeffs", face.expression_coeffs, (None,)),
     }
     if face.confidence is not None:
-        fields["confidence"] = _checked("confidence", face.confidence, ())[()]
+        fields["confidence"] = _checked("confidence", np.asarray(face.confidence), ())[()]
     if landmark_sets:
         fields["landmark_sets"] = {
             name: _checked(name, face.landmarks_in(name), (None, 3)) for name in landmark_sets
@@ -360,9 +367,15 @@ def _face_from_dict(fields: Mapping[str, Any], model: MorphableModel) -> Face:
     def array(name: str, dtype: type[np.floating[Any]], shape: tuple[int, ...]) -> NDArray[Any]:
         if name not in fields:
             raise ValueError(f"expected a face with {name}, got {', '.join(fields)}")
-        values = np.asarray(fields[name], dtype)
+        try:
+            with np.errstate(over="ignore"):  # found below
+                values = np.asarray(fields[name], dtype)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: expected numbers: {error}") from error
         if values.shape != shape:
             raise ValueError(f"{name}: expected shape {shape}, got {values.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name}: expected finite numbers that fit {np.dtype(dtype)}")
         return values
 
     return Face(
@@ -408,10 +421,15 @@ def _shortest(array: NDArray[np.float32]) -> NDArray[np.float64]:
     return result
 
 
-def _stack(name: str, values: Sequence[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
+def _stack(
+    name: str,
+    values: Sequence[Any],
+    shape: tuple[int | None, ...],
+    dtype: type[np.floating[Any]] = np.float32,
+) -> NDArray[Any]:
     arrays = [_checked(name, value, shape) for value in values]
     if not arrays:
-        return np.empty((0, *(size or 0 for size in shape)), np.float32)
+        return np.empty((0, *(size or 0 for size in shape)), dtype)
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:
         raise ValueError(f"expected faces of one model, got {name} of shapes {shapes}")

@@ -221,6 +221,15 @@ def test_boxes_of_any_kind(aligner: FaceAligner) -> None:
     ):
         for face, other in zip(aligner.align(NOISE, same), expected, strict=True):
             assert_same(face, other)
+    for wrong in (7, -1, np.nan):
+        with pytest.raises(ValueError, match=r"scores: expected 0\.\.1|finite"):
+            aligner.align(NOISE, [[*boxes[0], wrong]])
+        with pytest.raises(ValueError, match=r"scores: expected 0\.\.1"):
+            aligner.align(NOISE, Detections(boxes[:1], np.float32([wrong])))
+    with pytest.raises(ValueError, match=r"detections: expected xyxy \(N, 4\)"):
+        Detections(boxes, np.float32([1]))
+    (plain,) = aligner.align(NOISE, Detections([[*map(float, boxes[0])]], [1]))  # type: ignore[arg-type]
+    assert plain.bbox.dtype == np.float32
     scored = np.column_stack([boxes, [0.5, 0.25]])
     for with_scores in (scored, Detections(boxes, np.float32([0.5, 0.25]))):
         faces = aligner.align(NOISE, with_scores)

@@ -188,6 +188,21 @@ def test_batches_without_faces(analyzer: FaceAnalyzer) -> None:
     assert analyzer.analyze_batch(image for image in (dark, dark)) == [[], []]
 
 
+@pytest.mark.parametrize(
+    "one",
+    [np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9), np.uint8), "a.png", b"bytes", Path("a.png"),
+     Image.new("RGB", (4, 4))],
+    ids=["array", "grey", "text", "bytes", "path", "pil"],
+)  # fmt: skip
+def test_one_image_is_no_batch(analyzer: FaceAnalyzer, one: Any) -> None:
+    with pytest.raises(TypeError, match="expected several images, got one"):
+        analyzer.analyze_batch(one)
+
+
+def test_an_array_of_images_is_a_batch(analyzer: FaceAnalyzer) -> None:
+    assert analyzer.analyze_batch(np.zeros((2, 64, 64, 3), np.uint8)) == [[], []]
+
+
 def test_a_bad_image_in_a_batch(analyzer: FaceAnalyzer) -> None:
     with pytest.raises(ImageError, match="dtype uint8, got float64"):
         analyzer.analyze_batch([picture(1), np.zeros((4, 4, 3))])

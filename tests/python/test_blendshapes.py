@@ -33,6 +33,8 @@ def test_names() -> None:
 def test_weights_by_name(tmp_path: Path) -> None:
     shapes = named_face(tmp_path, (0.25, 0.75, 0.5)).blendshapes
     assert dict(shapes) == {"jawOpen": 0.25, "mouthSmileLeft": 0.75}
+    assert shapes == dict(shapes) and dict(shapes) == shapes
+    assert shapes != {**shapes, "jawOpen": 0.5}
     assert len(shapes) == 2 and "wrinkle" not in shapes
     assert "tongueOut" in shapes.unsupported and len(shapes.unsupported) == 50
     assert {*shapes, *shapes.unsupported} == set(ARKIT_NAMES)

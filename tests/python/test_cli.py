@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -253,6 +254,64 @@ def test_given_pictures_are_never_written_over(
     }
     assert run("image", pictures / "one.png", *flags) == 0  # an older result, not given
     assert other.read_bytes() != before
+
+
+def test_meshes_write_over_no_given_picture(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = pictures / "one_face0.png"  # what the texture of one.obj would be called
+    save_image(other, picture())
+    before = other.read_bytes()
+    flags = ["-o", pictures, "--pack", "toy", "--mesh", "obj"]
+    assert run("image", pictures / "one.png", other, *flags) == 1
+    assert other.read_bytes() == before
+    assert "one_face0.png is one of the given pictures" in capsys.readouterr().err
+    assert not (pictures / "one.obj").exists()
+
+
+def test_meshes_of_names_that_readers_stumble_over_share_no_file(
+    pictures: Path, tmp_path: Path
+) -> None:
+    given = [pictures / name for name in ("a b.png", "a_b.png", "a#b.png", "-a.png")]
+    for path in given:
+        save_image(path, load_image(pictures / "one.png"))
+    out = tmp_path / "out"
+    assert run("image", *given, "-o", out, "--pack", "toy", "--mesh", "obj") == 0
+    libraries = set()
+    for path in given:
+        text = (out / f"{path.stem}.obj").read_text()
+        libraries.add(re.findall(r"mtllib (.*)", text)[0])
+    assert len(libraries) == 4 and "a_b.mtl" in libraries
+    assert libraries <= files_in(out)
+    assert not any(name.startswith("-") or " " in name for name in libraries)
+    assert len([name for name in files_in(out) if name.endswith(".png")]) == 4
+
+
+def test_what_is_no_picture_in_a_folder(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "folder.png").mkdir()
+    (pictures / ".hidden.png").write_text("no picture")
+    assert run("image", pictures, "-o", tmp_path / "out", "--pack", "toy", "--json") == 0
+    assert len(names(tmp_path / "out")) == 3
+
+
+def test_a_name_that_is_too_long(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [pictures / ("x" * 300 + ".png"), pictures / "one.png"]
+    assert run("image", *given, "-o", tmp_path / "out", "--pack", "toy", "--json") == 1
+    assert names(tmp_path / "out") == [("one.png", 1)]
+    assert "1 of 2 pictures failed" in capsys.readouterr().err
+
+
+def test_names_that_the_terminal_cannot_show(pictures: Path, tmp_path: Path) -> None:
+    shutil.copy(pictures / "one.png", pictures / "\u4e00.png")
+    result = subprocess.run(
+        [sys.executable, "-m", "threedfa.cli", "image", pictures / "\u4e00.png", "--pack", "toy",
+         "-o", tmp_path / "out", "--json"],
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"}, capture_output=True, check=True,
+    )  # fmt: skip
+    assert b"\\u4e00.png: 1 face" in result.stdout
+    assert len(names(tmp_path / "out")) == 1
 
 
 def test_an_output_folder_that_cannot_be_made(

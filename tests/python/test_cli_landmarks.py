@@ -105,6 +105,31 @@ def test_animation_files_alone(pack: Path, pictures: list[Path], tmp_path: Path)
     assert float(faces[0]["pose_Tz"]) == pytest.approx(10 * pose.transform()[2, 3], rel=1e-6)
 
 
+def test_time_goes_on_where_a_picture_fails(
+    pack: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    pictures[1].write_bytes(b"no picture")
+    out = tmp_path / "out"
+    flags = ["--livelink", "--openface-csv", "--json", "--frame-rate", "10"]
+    assert run(*pictures, "-o", out, "--pack", pack, *flags) == 1
+    with (out / "livelink.csv").open(newline="") as stream:
+        codes = [row["Timecode"] for row in csv.DictReader(stream)]
+    assert codes == ["00:00:00:00.000", "00:00:00:12.000"]
+    with (out / "openface.csv").open(newline="") as stream:
+        assert [row["frame"] for row in csv.DictReader(stream)] == ["1", "3", "3"]
+    assert len(json.loads((out / "faces.json").read_text())) == 2
+
+
+def test_a_frame_rate_too_low_for_time_codes(
+    pack: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rate in ("1e-9", "1e-320"):
+        flags = ["--livelink", "--json", "--frame-rate", rate]
+        assert run(*pictures, "-o", tmp_path / "out", "--pack", pack, *flags) == 2
+        assert "expected" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "said"),
     [

@@ -143,6 +143,15 @@ def test_the_command(marked: Any, toy_pack: Path, capsys: pytest.CaptureFixture[
     assert text.count("outer eyes") == 2
     assert main(["evaluate", "--images", str(folder), "--points", str(folder / "none")]) == 1
     assert "found none" in capsys.readouterr().err
+    assert main([*arguments, "--pack", str(toy_pack), "--threads", "0"]) == 2
+    assert "num_threads" in capsys.readouterr().err
+    np.save(folder / "one.npy", np.zeros(3))
+    whole = points.read_bytes()
+    (folder / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    np.savez(folder / "scalar.npz", names="a", landmarks=np.zeros((1, 68, 2)))
+    for name in ("one.npy", "cut.npz", "scalar.npz"):
+        assert main([*arguments[:3], "--points", str(folder / name)]) == 1
+        assert f"{name}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,24 @@ ROI = (20, 20, 120, 120)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> MorphableModel:
     return load_head(tmp_path_factory.mktemp("model") / "head.safetensors")
+
+
+def test_faces_go_to_other_processes(model: MorphableModel) -> None:
+    face = turned(model, yaw=20)
+    one, other = pickle.loads(pickle.dumps([face, face]))
+    assert one.model is other.model
+    for name in ("bbox", "params", "landmarks", "vertices", "triangles"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(face, name))
+    assert one.pose.yaw == face.pose.yaw
+    same = copy.deepcopy(face)
+    assert same.model is face.model and same.params is not face.params
+    assert dataclasses.asdict(face)["score"] == face.score
+
+
+def test_a_model_without_a_file_stays_where_it_is(model: MorphableModel) -> None:
+    nameless = MorphableModel(model._core)
+    with pytest.raises(TypeError, match="opened from a file"):
+        pickle.dumps(nameless)
 
 
 def turned(model: MorphableModel, **angles: float) -> Face:

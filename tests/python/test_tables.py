@@ -282,6 +282,7 @@ def test_npz_file_without_faces(tmp_path: Path) -> None:
     write_npz(tmp_path / "r.npz", [])
     with np.load(tmp_path / "r.npz", allow_pickle=False) as data:
         shapes = {name: data[name].shape for name in data.files}
+        assert data["roi"].dtype == np.float64
     assert shapes["landmarks"] == (0, 68, 3)
     assert shapes["vertices"] == (0, 0, 3)
     assert shapes["triangles"] == (0, 3)
@@ -337,6 +338,30 @@ def test_faces_are_left_as_they_were(tmp_path: Path) -> None:
 
 
 # --- reading --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"faces": None}, {"faces": 5}, {"faces": [3]}, {"faces": [None]}, {"schema_version": True},
+        {"bbox": [1, 2, 3, None]}, {"bbox": [1, 2, 3, 1e300]}, {"confidence": None},
+        {"params": "text"}, {"params": {}},
+    ],
+)  # fmt: skip
+def test_entries_that_are_none_are_refused(toy_pack: Path, change: dict[str, Any]) -> None:
+    analyzer = FaceAnalyzer(toy_pack)
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:32, 32:64] = 255
+    entry = faces_to_dict(image.shape[:2], analyzer.analyze(image))
+    assert len(faces_from_dict(entry, analyzer.model)) == 1
+    del entry["image"]
+    target = entry if change.keys() <= entry.keys() else entry["faces"][0]
+    target.update(change)
+    with pytest.raises(ValueError, match="expected"):
+        faces_from_dict(entry, analyzer.model)
+    del entry["faces"]
+    with pytest.raises(ValueError, match="faces: expected a list"):
+        faces_from_dict({"schema_version": 1}, analyzer.model)
 
 
 def test_faces_come_back_as_they_were(toy_pack: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import http.client as http_client
+import math
 import os
 import signal
 import socket
@@ -464,7 +465,11 @@ def test_metrics_of_a_worker_that_is_gone(tmp_path: Path) -> None:
     [
         (["--pack", "missing"], "there is no pack named 'missing'"),  # a second one
         (["--pack", "toy"], "expected packs of different names, got toy, toy"),
-        (["--max-files", "0"], "files: expected more than 0, got 0"),
+        (["--max-files", "0"], "files: expected a number above 0, got 0"),
+        (["--max-seconds", "inf"], "seconds: expected a number above 0, got inf"),
+        (["--port", "70000"], "port: expected 0..65535, got 70000"),
+        (["--workers", "0"], "workers: expected at least 1, got 0"),
+        (["--workers", "2", "--provider", "missing"], "providers: expected some of"),
         (["--max-memory-bytes", "1000"], "memory_bytes: expected at least"),
         (["--api-keys", "missing"], "cannot read API keys from missing"),
         (["--provider", "missing"], "providers: expected some of"),
@@ -618,3 +623,6 @@ def test_limits_are_checked() -> None:
     assert Limits(pixels=1, upload_bytes=1, memory_bytes=7).memory_bytes == 7
     with pytest.raises(SettingsError, match="expected at least 7"):
         Limits(pixels=1, upload_bytes=1, memory_bytes=6)
+    for seconds in (math.inf, math.nan, 0.0):
+        with pytest.raises(SettingsError, match="seconds: expected a number above 0"):
+            Limits(seconds=seconds)

@@ -10,7 +10,7 @@ from typing import Final
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from ..pack import Pack
+from ..analyzer import FaceAnalyzer
 from .app import create_app
 from .metrics import counted_together
 from .settings import settings_of
@@ -41,8 +41,13 @@ def serve(options: argparse.Namespace) -> int:
     create = functools.partial(create_app, settings)
     workers = options.workers
     if workers > 1:
-        for pack in settings.packs:  # rather than once in each worker
-            Pack.load(pack)
+        for pack in settings.packs:  # what fails would fail again and again in each worker
+            FaceAnalyzer(
+                pack,
+                backend=settings.backend,
+                providers=settings.providers,
+                num_threads=settings.num_threads,
+            )
     config = uvicorn.Config(
         create if workers > 1 else create(),
         factory=workers > 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import hmac
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ BYTES_PER_PIXEL: Final = 6
 """What a decoded picture takes: itself, and a copy that is drawn on."""
 
 _SHORTEST_KEY: Final = 16  # characters
+_LAST_PORT: Final = 65535
 
 
 class SettingsError(ThreedfaError):
@@ -49,8 +51,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0:
-                raise SettingsError(f"{name}: expected more than 0, got {value}")
+            if not 0 < value < math.inf:
+                raise SettingsError(f"{name}: expected a number above 0, got {value}")
         least = self.upload_bytes + BYTES_PER_PIXEL * self.pixels
         if self.memory_bytes < least:
             raise SettingsError(
@@ -178,6 +180,10 @@ def settings_of(options: argparse.Namespace) -> Settings:
     Raises:
         SettingsError: if no server can be started with it.
     """
+    if not 0 <= options.port <= _LAST_PORT:
+        raise SettingsError(f"port: expected 0..{_LAST_PORT}, got {options.port}")
+    if options.workers < 1:
+        raise SettingsError(f"workers: expected at least 1, got {options.workers}")
     return Settings(
         packs=options.packs or ("default",),
         backend=options.backend,
