@@ -11,8 +11,9 @@ server's. Needs the extra ``[web]``: ``pip install 'threedfa[web]'``.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -57,8 +58,13 @@ class _Connection(Generic[Http]):
             "max_faces": max_faces,
         }
         self._query = {name: value for name, value in options.items() if value is not None}
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise ValueError("api_key: expected ASCII characters, as keys of a server are")
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._http: Http = self._http_type(base_url=base_url, headers=headers, timeout=timeout)
+        try:
+            self._http: Http = self._http_type(base_url=base_url, headers=headers, timeout=timeout)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"base_url: expected a URL, got {base_url!r}: {error}") from error
         self._same_model = False
 
     def _body(self, images: Iterable[Any], color: ColorOrder) -> dict[str, Any]:
@@ -71,7 +77,8 @@ class _Connection(Generic[Http]):
     def _check_model(self, answer: httpx.Response) -> None:
         """Compare the server's face model with the one here."""
         wanted = next(f.sha256 for f in self._pack.files if f.name == self._pack.model.file)
-        found = {pack["name"]: pack["model_sha256"] for pack in _content(answer)}
+        with _understanding(answer):
+            found = {pack["name"]: pack["model_sha256"] for pack in _content(answer)}
         if found.get(self._pack.name) != wanted:
             raise PackError(
                 f"{self._http.base_url}: expected a server with the pack {self._pack.name} and the "
@@ -81,14 +88,16 @@ class _Connection(Generic[Http]):
         self._same_model = True
 
     def _detections(self, answer: httpx.Response) -> Detections:
-        faces = _content(answer)[0]["faces"]
-        return Detections(
-            np.array([face["bbox"] for face in faces], np.float32).reshape(-1, 4),
-            np.array([face["score"] for face in faces], np.float32),
-        )
+        with _understanding(answer):
+            faces = _content(answer)[0]["faces"]
+            return Detections(
+                np.array([face["bbox"] for face in faces], np.float32).reshape(-1, 4),
+                np.array([face["score"] for face in faces], np.float32),
+            )
 
     def _faces(self, answer: httpx.Response) -> list[list[Face]]:
-        return [faces_from_dict(entry, self.model) for entry in _content(answer)]
+        with _understanding(answer):
+            return [faces_from_dict(entry, self.model) for entry in _content(answer)]
 
     def _unreachable(self, error: httpx.HTTPError) -> ServerError:
         return ServerError(f"no answer from {self._http.base_url}: {error or type(error).__name__}")
@@ -109,6 +118,7 @@ class Client(_Connection[httpx.Client]):
 
     Raises:
         PackError: if the pack is missing here, incomplete or altered.
+        ValueError: for a base URL or an API key that is none.
     """
 
     _http_type = httpx.Client
@@ -210,6 +220,19 @@ def _encoded(image: Any, color: ColorOrder) -> bytes:
         except (OSError, ValueError) as error:
             raise ImageError(f"cannot read {os.fspath(image)!r}: {error}") from error
     return encode_image(load_image(image, color=color), ".png")
+
+
+@contextlib.contextmanager
+def _understanding(answer: httpx.Response) -> Iterator[None]:
+    """Raise a ServerError for JSON of another form than expected."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ServerError(
+            f"{answer.url}: expected the answer of a threedfa server of this version, got other "
+            f"JSON ({type(error).__name__}: {error})",
+            answer.status_code,
+        ) from error
 
 
 def _content(answer: httpx.Response) -> Any:

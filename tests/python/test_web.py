@@ -8,9 +8,11 @@ import io
 import json
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -629,6 +631,46 @@ def test_client_and_server_must_have_the_same_pack(server: Server, tmp_path: Pat
     other = build_toy_pack(tmp_path / "other")
     with Client(server.url, other) as client, pytest.raises(PackError, match="pack other"):
         client.analyze(ONE)
+
+
+@pytest.mark.parametrize(
+    "answer", [b'{"hello": 1}', b"[]", b"null", b"[{}]", b'[{"faces": [{"bbox": 3}]}]']
+)
+def test_client_of_another_server(pack: Path, answer: bytes) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with Client(f"http://127.0.0.1:{server.server_port}", pack) as client:
+                with pytest.raises(ServerError, match="other JSON"):
+                    client.detect(ONE)
+                with pytest.raises((ServerError, PackError)):
+                    client.analyze(ONE)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_client_of_no_url(pack: Path) -> None:
+    with pytest.raises(ValueError, match="base_url: expected a URL"):
+        Client("http://[::1", pack)
+    with pytest.raises(ValueError, match="api_key: expected ASCII"):
+        Client("http://127.0.0.1:1", pack, api_key="schlüssel")
 
 
 def test_client_without_a_server(pack: Path) -> None:
