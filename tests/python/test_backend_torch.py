@@ -444,7 +444,7 @@ def function(model: onnx.ModelProto) -> None:
     ("spoil", "message"),
     [
         (external, "lies in another file"),
-        (second_input, r"expected one input, float32 \(N, 3, H, W\), got x, z"),
+        (second_input, r"expected one input, float32 \(N, C, H, W\), got x, z"),
         (input_type, "expected one input, float32"),
         (unknown_output, "elsewhere"),
         (short_weight, "row"),
