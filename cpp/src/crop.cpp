@@ -214,39 +214,25 @@ void resample(const ImageView& image, const PixelRegion& region, int height, int
   }
 }
 
-/// The region of an image of three channels. Where its size does not change, its rows as they are
-/// go to `convert(pixels, count, place)`, in as few pieces as they have gaps between them; else to
-/// `blend(pair, place)`, resampled into planes at once, so that all that follows runs over
-/// neighbouring numbers. `place` counts pixels of the result.
-template <class Convert, class Blend>
-void resample_planes(const ImageView& image, const PixelRegion& region, int height, int width,
-                     Convert convert, Blend blend) {
-  const std::size_t row_size = static_cast<std::size_t>(width);
-  const auto place_of = [=](int y) { return static_cast<std::size_t>(y) * row_size; };
-  if (is_copy(image, region, height, width)) {
-    const bool gaps = image.row_stride != 3 * std::ptrdiff_t{width};
-    for (int y = 0; y < (gaps ? height : 1); ++y) {
-      convert(row_of(image, region.y + y) + region.x * 3, gaps ? row_size : place_of(height),
-              place_of(y));
-    }
-    return;
+/// Where resampling would change nothing, gives the region's pixels of three channels to
+/// `convert(pixels, count, place)`, in as few pieces as there are gaps between rows, and returns
+/// true. `place` counts pixels of the result.
+template <class Convert>
+bool convert_copy(const ImageView& image, const PixelRegion& region, int height, int width,
+                  Convert convert) {
+  if (!is_copy(image, region, height, width)) return false;
+  const auto row_size = static_cast<std::size_t>(width);
+  const bool gaps = image.row_stride != 3 * std::ptrdiff_t{width};
+  const std::size_t count = gaps ? row_size : row_size * static_cast<std::size_t>(height);
+  for (int y = 0; y < (gaps ? height : 1); ++y) {
+    convert(row_of(image, region.y + y) + region.x * 3, count,
+            static_cast<std::size_t>(y) * row_size);
   }
-  const simd::Loops& loops = simd::loops();
-  const PairedTaps taps =
-      paired(make_taps(region.x, region.width, width, image.width, 1), image.width);
-  const auto resample_columns = [&](int y, std::int16_t* sums) {
-    // Two pixels are read as eight bytes: two too many for the last ones in memory.
-    const bool last_in_memory = y == (image.row_stride < 0 ? 0 : image.height - 1);
-    const auto resample_planes = last_in_memory || image.width == 1
-                                     ? simd::scalar_loops.resample_planes
-                                     : loops.resample_planes;
-    resample_planes(row_of(image, y), taps.places.data(), taps.weights.data(), row_size, sums);
-  };
-  resample(image, region, height, width, resample_columns,
-           [&](int y, const simd::RowPair& pair) { blend(pair, place_of(y)); });
+  return true;
 }
 
-/// The region as normalised planes.
+/// The region as normalised planes. Rows are resampled into planes at once, so that all that
+/// follows runs over neighbouring numbers.
 void resample_normalized(const ImageView& image, const PixelRegion& region, int height, int width,
                          const Normalization& normalization, float* out) {
   const std::size_t row_size = static_cast<std::size_t>(width);
@@ -260,19 +246,32 @@ void resample_normalized(const ImageView& image, const PixelRegion& region, int 
     scale[from] = normalization.scale[c];
     planes[from] = out + c * plane_size;
   }
-  resample_planes(
-      image, region, height, width,
-      [&](const std::uint8_t* pixels, std::size_t count, std::size_t place) {
-        float* const rows[] = {planes[0] + place, planes[1] + place, planes[2] + place};
-        loops.normalize_pixels(pixels, count, mean, scale, rows);
-      },
-      [&](simd::RowPair pair, std::size_t place) {
-        for (std::size_t c = 0; c < 3; ++c) {
-          loops.blend_normalized(pair, row_size, mean[c], scale[c], planes[c] + place);
-          pair.top += row_size;
-          pair.bottom += row_size;
-        }
-      });
+  if (convert_copy(image, region, height, width,
+                   [&](const std::uint8_t* pixels, std::size_t count, std::size_t place) {
+                     float* const rows[] = {planes[0] + place, planes[1] + place,
+                                            planes[2] + place};
+                     loops.normalize_pixels(pixels, count, mean, scale, rows);
+                   })) {
+    return;
+  }
+  const PairedTaps taps =
+      paired(make_taps(region.x, region.width, width, image.width, 1), image.width);
+  const auto resample_columns = [&](int y, std::int16_t* sums) {
+    // Two pixels are read as eight bytes: two too many for the last ones in memory.
+    const bool last_in_memory = y == (image.row_stride < 0 ? 0 : image.height - 1);
+    const auto resample_planes = last_in_memory || image.width == 1
+                                     ? simd::scalar_loops.resample_planes
+                                     : loops.resample_planes;
+    resample_planes(row_of(image, y), taps.places.data(), taps.weights.data(), row_size, sums);
+  };
+  resample(image, region, height, width, resample_columns, [&](int y, simd::RowPair pair) {
+    for (std::size_t c = 0; c < 3; ++c) {
+      float* const row = planes[c] + static_cast<std::size_t>(y) * row_size;
+      loops.blend_normalized(pair, row_size, mean[c], scale[c], row);
+      pair.top += row_size;
+      pair.bottom += row_size;
+    }
+  });
 }
 
 }  // namespace
@@ -327,14 +326,28 @@ void resize_normalize_grey(const ImageView& image, int height, int width, float 
   validate_normalized(image, sum_mean, scale);
   validate_output(height, width, 1, out.size());
   const simd::Loops& loops = simd::loops();
-  resample_planes(
-      image, {0, 0, image.width, image.height}, height, width,
-      [&](const std::uint8_t* pixels, std::size_t count, std::size_t place) {
-        loops.normalize_grey(pixels, count, sum_mean, sum_scale, out.data() + place);
+  const PixelRegion whole{0, 0, image.width, image.height};
+  if (convert_copy(image, whole, height, width,
+                   [&](const std::uint8_t* pixels, std::size_t count, std::size_t place) {
+                     loops.normalize_grey(pixels, count, sum_mean, sum_scale, out.data() + place);
+                   })) {
+    return;
+  }
+  const auto row_size = static_cast<std::size_t>(width);
+  const auto source_size = static_cast<std::size_t>(image.width);
+  const PairedTaps taps = paired(make_taps(0, image.width, width, image.width, 1), image.width);
+  // Grey first: then there is one channel to resample instead of three. One more is read than a
+  // picture of one column has.
+  std::vector<std::int16_t> grey(source_size + 1);
+  resample(
+      image, whole, height, width,
+      [&](int y, std::int16_t* sums) {
+        loops.grey_row(row_of(image, y), source_size, grey.data());
+        loops.resample_grey(grey.data(), taps.places.data(), taps.weights.data(), row_size, sums);
       },
-      [&](const simd::RowPair& pair, std::size_t place) {
-        loops.blend_grey(pair, static_cast<std::size_t>(width), sum_mean, sum_scale,
-                         out.data() + place);
+      [&](int y, const simd::RowPair& pair) {
+        loops.blend_grey(pair, row_size, sum_mean, sum_scale,
+                         out.data() + static_cast<std::size_t>(y) * row_size);
       });
 }
 

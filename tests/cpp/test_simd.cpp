@@ -349,25 +349,42 @@ TEST_CASE("simd: every build blends rows to the same bytes and the same bits") {
   }
 }
 
-TEST_CASE("simd: every build blends planes to the same grey") {
-  std::uniform_int_distribution<std::int16_t> pick(0, 255 * 2048 / 16);
-  for (const std::size_t count : {0, 1, 31, 33, 640}) {
-    std::vector<std::int16_t> top(3 * count), bottom(3 * count);
-    for (auto& value : top) value = pick(generator);
-    for (auto& value : bottom) value = pick(generator);
-    for (const std::int32_t weight : {0, 1, 1024, 2047}) {
-      const RowPair pair{top.data(), bottom.data(), weight, 2048 - weight, weight == 1024};
-      for_each_build([&](const Loops& scalar, const Loops& other) {
-        std::vector<std::uint8_t> bytes(3 * count);
-        scalar.blend_rows(pair, 3 * count, bytes.data());
-        std::vector<float> grey(count);
-        other.blend_grey(pair, count, 127.5f, 0.25f, grey.data());
-        for (std::size_t i = 0; i < count; ++i) {
-          const int sum = 38 * bytes[i] + 75 * bytes[count + i] + 15 * bytes[2 * count + i];
-          CHECK(grey[i] == (static_cast<float>(sum) - 127.5f) * 0.25f);
-        }
-      });
+TEST_CASE("simd: every build makes the same grey rows") {
+  constexpr int kMost = 255 * Loops::kGreyOne;
+  for (const std::size_t count : {1, 7, 8, 15, 16, 17, 33, 640}) {
+    // Exactly as long as it must be, for the address sanitizer.
+    std::vector<std::uint8_t> pixels(3 * count, 255);
+    for (std::size_t i = 6; i < pixels.size(); ++i) {
+      pixels[i] = static_cast<std::uint8_t>(generator());
     }
+    std::vector<std::int32_t> places;
+    std::vector<std::uint32_t> weights;
+    for (std::size_t i = 0; i < count + 5; ++i) {
+      places.push_back(static_cast<std::int32_t>(generator() % count));
+      const auto weight = static_cast<std::uint32_t>(generator() % 2049);
+      weights.push_back(weight | (2048 - weight) << 16);
+    }
+    for_each_build([&](const Loops& scalar, const Loops& other) {
+      std::vector<std::int16_t> expected(count + 1), found(count + 1);
+      scalar.grey_row(pixels.data(), count, expected.data());
+      other.grey_row(pixels.data(), count, found.data());
+      CHECK(expected == found);
+      CHECK(expected[0] == kMost);
+      std::vector<std::int16_t> top(places.size()), bottom(places.size()), same(places.size());
+      scalar.resample_grey(expected.data(), places.data(), weights.data(), top.size(), top.data());
+      other.resample_grey(expected.data(), places.data(), weights.data(), same.size(), same.data());
+      CHECK(top == same);
+      std::reverse_copy(top.begin(), top.end(), bottom.begin());
+      for (const std::int32_t weight : {0, 1, 1024, 2047}) {
+        const RowPair pair{top.data(), bottom.data(), weight, 2048 - weight, false};
+        std::vector<float> grey(top.size());
+        other.blend_grey(pair, grey.size(), 127.5f, 0.25f, grey.data());
+        for (std::size_t i = 0; i < grey.size(); ++i) {
+          const float sum = static_cast<float>(weight * top[i] + (2048 - weight) * bottom[i]);
+          CHECK(grey[i] == (sum / 2048 - 127.5f) * 0.25f);
+        }
+      }
+    });
   }
 }
 

@@ -42,8 +42,8 @@ void resize_normalize(const ImageView& image, int height, int width,
                       const Normalization& normalization, Span<float> out);
 
 /// The same for a network that sees grey: (grey - mean) * scale, height x width, where grey is
-/// (38 red + 75 green + 15 blue) / 128, not rounded: the luma of ITU-R BT.601 with weights of 7
-/// bits.
+/// (38 red + 75 green + 15 blue) / 128: the luma of ITU-R BT.601 with weights of 7 bits. It is
+/// resampled before it is normalised, and rounded only once, to 1/128 of a grey level.
 /// @param image RGB
 void resize_normalize_grey(const ImageView& image, int height, int width, float mean, float scale,
                            Span<float> out);

@@ -121,7 +121,15 @@ struct Loops {
   void (*normalize_grey)(const std::uint8_t* pixels, std::size_t count, float mean, float scale,
                          float* out);
 
-  /// The same for pixels between two rows of three planes of `count` each.
+  /// The sums alone.
+  void (*grey_row)(const std::uint8_t* pixels, std::size_t count, std::int16_t* sums);
+
+  /// A row of such sums resampled along x, rounded: places and weights as for resample_planes.
+  /// Reads the sum behind each place.
+  void (*resample_grey)(const std::int16_t* row, const std::int32_t* places,
+                        const std::uint32_t* weights, std::size_t count, std::int16_t* sums);
+
+  /// Sums between two such rows, as normalize_grey gives them.
   void (*blend_grey)(const RowPair& pair, std::size_t count, float mean, float scale, float* out);
 
   /// Red, green and blue; their sum is kGreyOne. Seven bits, so that products of bytes fit 16.

@@ -432,24 +432,97 @@ void normalize_grey(const std::uint8_t* pixels, std::size_t count, float mean, f
   while (i < count) one_pixel();
 }
 
-template <bool kHalved>
-inline void blend_grey_as(const RowPair& pair, std::size_t count, float mean, float scale,
-                          float* __restrict out) {
-  const std::int16_t* __restrict const top = pair.top, * __restrict const bottom = pair.bottom;
-  const std::int32_t top_weight = pair.top_weight, bottom_weight = pair.bottom_weight;
-  for (std::size_t i = 0; i < count; ++i) {
-    std::int32_t sum = 0;
-    for (std::size_t c = 0; c < 3; ++c) {
-      const std::size_t k = c * count + i;
-      sum +=
-          Loops::kGreyWeights[c] * blended<kHalved>(top[k], bottom[k], top_weight, bottom_weight);
-    }
-    out[i] = (static_cast<float>(sum) - mean) * scale;
+void grey_row(const std::uint8_t* pixels, std::size_t count, std::int16_t* sums) {
+  constexpr const std::uint8_t* kWeights = Loops::kGreyWeights;
+  std::size_t i = 0;
+#ifdef THREEDFA_SIMD_AVX2
+  constexpr char kNo = -1;
+  const __m128i apart = _mm_setr_epi8(0, 1, 2, kNo, 3, 4, 5, kNo, 6, 7, 8, kNo, 9, 10, 11, kNo);
+  const int weights = kWeights[0] | kWeights[1] << 8 | kWeights[2] << 16;
+#endif
+#ifdef THREEDFA_SIMD_AVX512
+  const __m512i spread = _mm512_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11);
+  for (; 3 * i + 64 <= 3 * count; i += 16) {
+    const __m512i some = _mm512_permutexvar_epi32(spread, _mm512_loadu_si512(pixels + 3 * i));
+    const __m512i pairs = _mm512_maddubs_epi16(
+        _mm512_shuffle_epi8(some, _mm512_broadcast_i32x4(apart)), _mm512_set1_epi32(weights));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + i),
+                        _mm512_cvtepi32_epi16(_mm512_madd_epi16(pairs, _mm512_set1_epi16(1))));
+  }
+#elif defined(THREEDFA_SIMD_AVX2)
+  const __m256i spread = _mm256_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5);
+  for (; 3 * i + 32 <= 3 * count; i += 8) {
+    const __m256i some = _mm256_permutevar8x32_epi32(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixels + 3 * i)), spread);
+    const __m256i pairs = _mm256_maddubs_epi16(
+        _mm256_shuffle_epi8(some, _mm256_broadcastsi128_si256(apart)), _mm256_set1_epi32(weights));
+    const __m256i wide = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(sums + i),
+        _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
+  }
+#elif defined(THREEDFA_SIMD_NEON)
+  for (; i + 8 <= count; i += 8) {
+    const uint8x8x3_t some = vld3_u8(pixels + 3 * i);
+    uint16x8_t eight = vmull_u8(some.val[0], vdup_n_u8(kWeights[0]));
+    eight = vmlal_u8(eight, some.val[1], vdup_n_u8(kWeights[1]));
+    eight = vmlal_u8(eight, some.val[2], vdup_n_u8(kWeights[2]));
+    vst1q_s16(sums + i, vreinterpretq_s16_u16(eight));
+  }
+#endif
+  for (; i < count; ++i) {
+    const std::uint8_t* const p = pixels + 3 * i;
+    sums[i] =
+        static_cast<std::int16_t>(kWeights[0] * p[0] + kWeights[1] * p[1] + kWeights[2] * p[2]);
   }
 }
 
-void blend_grey(const RowPair& pair, std::size_t count, float mean, float scale, float* out) {
-  (pair.halved ? blend_grey_as<true> : blend_grey_as<false>)(pair, count, mean, scale, out);
+void resample_grey(const std::int16_t* row, const std::int32_t* places,
+                   const std::uint32_t* weights, std::size_t count, std::int16_t* sums) {
+  std::size_t i = 0;
+  constexpr int kHalf = 1024, kShift = 11;  // of the weights' sum, 2048
+#ifdef THREEDFA_SIMD_AVX512
+  // Each place's sum and the next one are a pair, which one instruction multiplies and adds.
+  for (; i + 16 <= count; i += 16) {
+    const __m512i pairs = _mm512_i32gather_epi32(_mm512_loadu_si512(places + i), row, 2);
+    const __m512i both = _mm512_madd_epi16(pairs, _mm512_loadu_si512(weights + i));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + i),
+                        _mm512_cvtepi32_epi16(_mm512_srai_epi32(
+                            _mm512_add_epi32(both, _mm512_set1_epi32(kHalf)), kShift)));
+  }
+#elif defined(THREEDFA_SIMD_AVX2)
+  for (; i + 8 <= count; i += 8) {
+    const auto load = [](const void* from) __attribute__((always_inline)) {
+      return _mm256_loadu_si256(static_cast<const __m256i*>(from));
+    };
+    const __m256i pairs =
+        _mm256_i32gather_epi32(reinterpret_cast<const int*>(row), load(places + i), 2);
+    const __m256i both = _mm256_madd_epi16(pairs, load(weights + i));
+    const __m256i rounded =
+        _mm256_srai_epi32(_mm256_add_epi32(both, _mm256_set1_epi32(kHalf)), kShift);
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(sums + i),
+        _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1)));
+  }
+#endif
+  for (; i < count; ++i) {
+    const std::int16_t* const first = row + places[i];
+    const auto first_weight = static_cast<std::int32_t>(weights[i] & 0xffff),
+               second_weight = static_cast<std::int32_t>(weights[i] >> 16);
+    sums[i] = static_cast<std::int16_t>(
+        (first_weight * first[0] + second_weight * first[1] + kHalf) >> kShift);
+  }
+}
+
+void blend_grey(const RowPair& pair, std::size_t count, float mean, float scale,
+                float* __restrict out) {
+  const std::int16_t* __restrict const top = pair.top, * __restrict const bottom = pair.bottom;
+  const std::int32_t top_weight = pair.top_weight, bottom_weight = pair.bottom_weight;
+  constexpr float kOne = 1.0f / 2048;  // exact
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int32_t sum = top_weight * top[i] + bottom_weight * bottom[i];
+    out[i] = (static_cast<float>(sum) * kOne - mean) * scale;
+  }
 }
 
 #ifdef THREEDFA_SIMD_AVX2
@@ -818,9 +891,10 @@ void cover_row(const Triangle& given, int y, int left, std::size_t count, PixelR
 
 extern const Loops THREEDFA_SIMD_LOOPS;
 const Loops THREEDFA_SIMD_LOOPS = {
-    THREEDFA_SIMD_NAME, add_rows,         overlaps_any,       resample_planes, blend_rows,
-    blend_normalized,   normalize_pixels, normalize_grey,     blend_grey,      scatter_areas,
-    walk_areas,         unit_vectors,     unit_float_vectors, shade,           set_up_triangles,
-    cover_quads,        cover_row};
+    THREEDFA_SIMD_NAME, add_rows,         overlaps_any,       resample_planes,
+    blend_rows,         blend_normalized, normalize_pixels,   normalize_grey,
+    grey_row,           resample_grey,    blend_grey,         scatter_areas,
+    walk_areas,         unit_vectors,     unit_float_vectors, shade,
+    set_up_triangles,   cover_quads,      cover_row};
 
 }  // namespace threedfa::simd
