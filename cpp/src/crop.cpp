@@ -214,23 +214,6 @@ void resample(const ImageView& image, const PixelRegion& region, int height, int
   }
 }
 
-/// Where resampling would change nothing, gives the region's pixels of three channels to
-/// `convert(pixels, count, place)`, in as few pieces as there are gaps between rows, and returns
-/// true. `place` counts pixels of the result.
-template <class Convert>
-bool convert_copy(const ImageView& image, const PixelRegion& region, int height, int width,
-                  Convert convert) {
-  if (!is_copy(image, region, height, width)) return false;
-  const auto row_size = static_cast<std::size_t>(width);
-  const bool gaps = image.row_stride != 3 * std::ptrdiff_t{width};
-  const std::size_t count = gaps ? row_size : row_size * static_cast<std::size_t>(height);
-  for (int y = 0; y < (gaps ? height : 1); ++y) {
-    convert(row_of(image, region.y + y) + region.x * 3, count,
-            static_cast<std::size_t>(y) * row_size);
-  }
-  return true;
-}
-
 /// The region as normalised planes. Rows are resampled into planes at once, so that all that
 /// follows runs over neighbouring numbers.
 void resample_normalized(const ImageView& image, const PixelRegion& region, int height, int width,
@@ -246,12 +229,17 @@ void resample_normalized(const ImageView& image, const PixelRegion& region, int 
     scale[from] = normalization.scale[c];
     planes[from] = out + c * plane_size;
   }
-  if (convert_copy(image, region, height, width,
-                   [&](const std::uint8_t* pixels, std::size_t count, std::size_t place) {
-                     float* const rows[] = {planes[0] + place, planes[1] + place,
-                                            planes[2] + place};
-                     loops.normalize_pixels(pixels, count, mean, scale, rows);
-                   })) {
+  const auto rows_at = [&](int y) {
+    const std::size_t first = static_cast<std::size_t>(y) * row_size;
+    return std::array<float*, 3>{planes[0] + first, planes[1] + first, planes[2] + first};
+  };
+  if (is_copy(image, region, height, width)) {
+    // Rows without gaps between them are one long row.
+    const bool gaps = image.row_stride != 3 * std::ptrdiff_t{width};
+    for (int y = 0; y < (gaps ? height : 1); ++y) {
+      loops.normalize_pixels(row_of(image, region.y + y) + region.x * 3,
+                             gaps ? row_size : plane_size, mean, scale, rows_at(y).data());
+    }
     return;
   }
   const PairedTaps taps =
@@ -266,8 +254,7 @@ void resample_normalized(const ImageView& image, const PixelRegion& region, int 
   };
   resample(image, region, height, width, resample_columns, [&](int y, simd::RowPair pair) {
     for (std::size_t c = 0; c < 3; ++c) {
-      float* const row = planes[c] + static_cast<std::size_t>(y) * row_size;
-      loops.blend_normalized(pair, row_size, mean[c], scale[c], row);
+      loops.blend_normalized(pair, row_size, mean[c], scale[c], rows_at(y)[c]);
       pair.top += row_size;
       pair.bottom += row_size;
     }
@@ -326,13 +313,6 @@ void resize_normalize_grey(const ImageView& image, int height, int width, float 
   validate_normalized(image, sum_mean, scale);
   validate_output(height, width, 1, out.size());
   const simd::Loops& loops = simd::loops();
-  const PixelRegion whole{0, 0, image.width, image.height};
-  if (convert_copy(image, whole, height, width,
-                   [&](const std::uint8_t* pixels, std::size_t count, std::size_t place) {
-                     loops.normalize_grey(pixels, count, sum_mean, sum_scale, out.data() + place);
-                   })) {
-    return;
-  }
   const auto row_size = static_cast<std::size_t>(width);
   const auto source_size = static_cast<std::size_t>(image.width);
   const PairedTaps taps = paired(make_taps(0, image.width, width, image.width, 1), image.width);
@@ -340,8 +320,9 @@ void resize_normalize_grey(const ImageView& image, int height, int width, float 
   // picture of one column has.
   std::vector<std::int16_t> grey(source_size + 1);
   resample(
-      image, whole, height, width,
+      image, {0, 0, image.width, image.height}, height, width,
       [&](int y, std::int16_t* sums) {
+        if (width == image.width) return loops.grey_row(row_of(image, y), source_size, sums);
         loops.grey_row(row_of(image, y), source_size, grey.data());
         loops.resample_grey(grey.data(), taps.places.data(), taps.weights.data(), row_size, sums);
       },

@@ -402,8 +402,11 @@ TEST_CASE("simd: every build normalises to the same bits and reads no byte beyon
         const std::size_t c = i % 3;
         CHECK(planes[c][i / 3] == (static_cast<float>(pixels[i]) - mean[c]) * scale[c]);
       }
+      std::vector<std::int16_t> sums(count);
+      other.grey_row(pixels.data(), count, sums.data());
       std::vector<float> grey(count);
-      other.normalize_grey(pixels.data(), count, 1000.5f, 1 / 64.0f, grey.data());
+      const RowPair alone{sums.data(), sums.data(), 2048, 0, false};
+      other.blend_grey(alone, count, 1000.5f, 1 / 64.0f, grey.data());
       for (std::size_t i = 0; i < count; ++i) {
         const std::uint8_t* const p = &pixels[3 * i];
         const int sum = 38 * p[0] + 75 * p[1] + 15 * p[2];

@@ -238,35 +238,30 @@ def test_results_that_cannot_be_written_fail_with_their_picture(
     assert "one.png: camera: expected" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "name", "made"),
+    [
+        (["--render", "mesh"], "one_mesh.png", {"one_mesh_mesh.png"}),
+        (["--mesh", "obj"], "one_face0.png", set()),
+    ],
+)
 def test_given_pictures_are_never_written_over(
-    pictures: Path, capsys: pytest.CaptureFixture[str]
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    name: str,
+    made: set[str],
 ) -> None:
-    other = pictures / "one_mesh.png"  # what the rendering of one.png would be called
+    other = pictures / name  # what a result of one.png would be called
     save_image(other, picture())
     before = other.read_bytes()
-    flags = ["-o", pictures, "--pack", "toy", "--render", "mesh"]
+    flags = ["-o", str(pictures), "--pack", "toy", *flags]
     assert run("image", pictures / "one.png", other, *flags) == 1
     assert other.read_bytes() == before
-    assert "one_mesh.png is one of the given pictures" in capsys.readouterr().err
-    assert files_in(pictures) == {"none.png", "one.png", "two.png"} | {
-        "one_mesh.png",
-        "one_mesh_mesh.png",
-    }
+    assert f"{name} is one of the given pictures" in capsys.readouterr().err
+    assert files_in(pictures) == {"none.png", "one.png", "two.png", name} | made
     assert run("image", pictures / "one.png", *flags) == 0  # an older result, not given
     assert other.read_bytes() != before
-
-
-def test_meshes_write_over_no_given_picture(
-    pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = pictures / "one_face0.png"  # what the texture of one.obj would be called
-    save_image(other, picture())
-    before = other.read_bytes()
-    flags = ["-o", pictures, "--pack", "toy", "--mesh", "obj"]
-    assert run("image", pictures / "one.png", other, *flags) == 1
-    assert other.read_bytes() == before
-    assert "one_face0.png is one of the given pictures" in capsys.readouterr().err
-    assert not (pictures / "one.obj").exists()
 
 
 def test_meshes_of_names_that_readers_stumble_over_share_no_file(

@@ -1,10 +1,10 @@
 """The face detector's network and its prior boxes.
 
-It sees grey: in colour it finds no more, and three times as many numbers come in. One strided 5 x 5
-convolution, then depthwise separable blocks (Howard et al. 2017); predictions at strides 16, 32 and
-64 (SSD, Liu et al. 2016). One square prior an octave: a face is at most a factor sqrt(2) away from
-its prior. The smallest priors stand four to a cell, 8 pixels apart, which is much cheaper than a
-map of stride 8 (the densification of FaceBoxes, Zhang et al. 2017).
+It sees grey: without colours, too, it finds all faces of AFW, and a third as many numbers come in.
+One strided 5 x 5 convolution, then depthwise separable blocks (Howard et al. 2017); predictions at
+strides 16, 32 and 64 (SSD, Liu et al. 2016). One square prior an octave: a face is at most a
+factor sqrt(2) away from its prior. The smallest priors stand four to a cell, 8 pixels apart, which
+is much cheaper than a map of stride 8 (the densification of FaceBoxes, Zhang et al. 2017).
 
 The cost lies in memory traffic rather than arithmetic: hence the stride of 4 at once, and channels
 in multiples of 16, the width in which ONNX Runtime blocks them. What helps training for nothing at
@@ -18,9 +18,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-import onnx
 import torch
+from network import exported_weights, unfold
 from torch import Tensor, nn
 
 from threedfa.priors import PriorConfig, PriorLevel, PriorSize
@@ -162,9 +161,8 @@ def normalize(pixels: Tensor) -> Tensor:
 def load_detector(pack: Path) -> Detector:
     """The detector of a pack that ``make_pack.py`` put together, to train it further.
 
-    What is folded away there begins anew: norms as the identity, for statistics that must stay (in
-    evaluation mode), with the scale of their convolution's filters as their gain; the identities
-    beside convolutions at zero.
+    Of what is folded away there, the norms' statistics must stay (in evaluation mode), and the
+    identities beside convolutions begin at zero.
 
     Args:
         pack: the pack's folder.
@@ -173,10 +171,7 @@ def load_detector(pack: Path) -> Detector:
         ValueError: if it is not this network.
     """
     path = pack / json.loads((pack / "pack.json").read_text())["detector"]["file"]
-    weights = {
-        tensor.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
-        for tensor in onnx.load(path).graph.initializer
-    }
+    weights = exported_weights(path)
     network = Detector()
     try:
         with torch.no_grad():
@@ -197,11 +192,6 @@ def _fill(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
         layer.bias.copy_(bias)
         return
     assert isinstance(layer, ConvNorm)
-    gain = weight.square().sum((1, 2, 3)).clamp(min=1e-8).sqrt()
-    layer.conv.weight.copy_(weight / gain[:, None, None, None])
-    layer.norm.weight.copy_(gain)
-    layer.norm.bias.copy_(bias)
-    assert layer.norm.running_var is not None
-    layer.norm.running_var.fill_(1 - layer.norm.eps)
+    unfold(layer.conv, layer.norm, weight, bias)
     if layer.identity is not None:
         layer.identity.weight.zero_()

@@ -117,12 +117,29 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return conv.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
 
 
+def unfold(conv: nn.Conv2d, norm: nn.BatchNorm2d, filters: Tensor, bias: Tensor) -> None:
+    """Give both what :func:`folded` made of them: the norm becomes the identity for statistics that
+    stay, with the scale of the filters as its gain, so that all filters begin alike."""
+    gain = filters.square().sum((1, 2, 3)).clamp(min=1e-8).sqrt()
+    conv.weight.copy_(filters / gain[:, None, None, None])
+    norm.weight.copy_(gain)
+    norm.bias.copy_(bias)
+    assert norm.running_var is not None
+    norm.running_var.fill_(1 - norm.eps)
+
+
+def exported_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in an ONNX file, by their names there."""
+    return {
+        tensor.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
+        for tensor in onnx.load(path).graph.initializer
+    }
+
+
 def load_network(pack: Path) -> Regressor:
     """The regressor of a pack that ``make_pack.py`` put together, to train it further.
 
-    Batch norms are folded away there. Here each is the identity for statistics that stay
-    (``frozen``) with the scale of its convolution's filters as its gain, so that all filters begin
-    alike.
+    Batch norms are folded away there; here their statistics stay (``frozen``).
 
     Args:
         pack: the pack's folder.
@@ -131,10 +148,7 @@ def load_network(pack: Path) -> Regressor:
         ValueError: if it is not this network.
     """
     entry = json.loads((pack / "pack.json").read_text())["regressor"]
-    weights = {
-        tensor.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
-        for tensor in onnx.load(pack / entry["file"]).graph.initializer
-    }
+    weights = exported_weights(pack / entry["file"])
     try:
         width = len(weights["stem.weight"]) / STEM_CHANNELS
         network = Regressor(len(entry["param_mean"]), width)
@@ -157,12 +171,7 @@ def _fill(network: Regressor, weights: dict[str, Tensor]) -> None:
         layers[f"block{i}.depthwise"] = (block.depthwise, block.depthwise_norm)
         layers[f"block{i}.pointwise"] = (block.pointwise, block.pointwise_norm)
     for name, (conv, norm) in layers.items():
-        filters = weights[f"{name}.weight"]
-        gain = filters.square().sum((1, 2, 3)).clamp(min=1e-8).sqrt()
-        conv.weight.copy_(filters / gain[:, None, None, None])
-        norm.weight.copy_(gain)
-        norm.bias.copy_(weights[f"{name}.bias"])
-        norm.running_var.fill_(1 - norm.eps)
+        unfold(conv, norm, weights[f"{name}.weight"], weights[f"{name}.bias"])
     for i, tap in network.taps.items():
         tap.weight.copy_(weights[f"tap{i}.weight"])
         tap.bias.copy_(weights[f"tap{i}.bias"])

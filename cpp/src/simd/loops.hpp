@@ -116,12 +116,8 @@ struct Loops {
   void (*normalize_pixels)(const std::uint8_t* pixels, std::size_t count, const float* mean,
                            const float* scale, float* const* planes);
 
-  /// Pixels of three channels, interleaved, to grey ones: out[i] = (sum - mean) * scale, where the
-  /// sum is that of kGreyWeights times the channels.
-  void (*normalize_grey)(const std::uint8_t* pixels, std::size_t count, float mean, float scale,
-                         float* out);
-
-  /// The sums alone.
+  /// Pixels of three channels, interleaved, to grey ones: the sums of kGreyWeights times the
+  /// channels.
   void (*grey_row)(const std::uint8_t* pixels, std::size_t count, std::int16_t* sums);
 
   /// A row of such sums resampled along x, rounded: places and weights as for resample_planes.
@@ -129,7 +125,8 @@ struct Loops {
   void (*resample_grey)(const std::int16_t* row, const std::int32_t* places,
                         const std::uint32_t* weights, std::size_t count, std::int16_t* sums);
 
-  /// Sums between two such rows, as normalize_grey gives them.
+  /// out[i] = (sum - mean) * scale of sums between two such rows; exact where one has all the
+  /// weight.
   void (*blend_grey)(const RowPair& pair, std::size_t count, float mean, float scale, float* out);
 
   /// Red, green and blue; their sum is kGreyOne. Seven bits, so that products of bytes fit 16.

@@ -378,64 +378,12 @@ void normalize_pixels(const std::uint8_t* pixels, std::size_t count, const float
   while (i < count) one_pixel();
 }
 
-void normalize_grey(const std::uint8_t* pixels, std::size_t count, float mean, float scale,
-                    float* out) {
-  constexpr const std::uint8_t* kWeights = Loops::kGreyWeights;
-  std::size_t i = 0;
-  const auto one_pixel = [&] {
-    const std::uint8_t* const p = pixels + 3 * i;
-    const int sum = kWeights[0] * p[0] + kWeights[1] * p[1] + kWeights[2] * p[2];
-    out[i++] = (static_cast<float>(sum) - mean) * scale;
-  };
-#ifdef THREEDFA_SIMD_AVX2
-  while (i < count && reinterpret_cast<std::uintptr_t>(out + i) % 64 != 0) one_pixel();
-  // Four pixels to each lane of 16 bytes, the channels and a zero of each to 32 bits: one
-  // instruction adds products of bytes in pairs, the next one the pairs.
-  constexpr char kNo = -1;
-  const __m128i apart = _mm_setr_epi8(0, 1, 2, kNo, 3, 4, 5, kNo, 6, 7, 8, kNo, 9, 10, 11, kNo);
-  const int weights = kWeights[0] | kWeights[1] << 8 | kWeights[2] << 16;
-#endif
-#ifdef THREEDFA_SIMD_AVX512
-  const __m512i spread = _mm512_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11);
-  for (; 3 * i + 64 <= 3 * count; i += 16) {
-    const __m512i some = _mm512_permutexvar_epi32(spread, _mm512_loadu_si512(pixels + 3 * i));
-    const __m512i pairs = _mm512_maddubs_epi16(
-        _mm512_shuffle_epi8(some, _mm512_broadcast_i32x4(apart)), _mm512_set1_epi32(weights));
-    const __m512 sums = _mm512_cvtepi32_ps(_mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
-    _mm512_storeu_ps(
-        out + i, _mm512_mul_ps(_mm512_sub_ps(sums, _mm512_set1_ps(mean)), _mm512_set1_ps(scale)));
-  }
-#elif defined(THREEDFA_SIMD_AVX2)
-  const __m256i spread = _mm256_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5);
-  for (; 3 * i + 32 <= 3 * count; i += 8) {
-    const __m256i some = _mm256_permutevar8x32_epi32(
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixels + 3 * i)), spread);
-    const __m256i pairs = _mm256_maddubs_epi16(
-        _mm256_shuffle_epi8(some, _mm256_broadcastsi128_si256(apart)), _mm256_set1_epi32(weights));
-    const __m256 sums = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-    _mm256_storeu_ps(
-        out + i, _mm256_mul_ps(_mm256_sub_ps(sums, _mm256_set1_ps(mean)), _mm256_set1_ps(scale)));
-  }
-#elif defined(THREEDFA_SIMD_NEON)
-  for (; i + 8 <= count; i += 8) {
-    const uint8x8x3_t some = vld3_u8(pixels + 3 * i);
-    uint16x8_t sums = vmull_u8(some.val[0], vdup_n_u8(kWeights[0]));
-    sums = vmlal_u8(sums, some.val[1], vdup_n_u8(kWeights[1]));
-    sums = vmlal_u8(sums, some.val[2], vdup_n_u8(kWeights[2]));
-    const uint32x4_t halves[] = {vmovl_u16(vget_low_u16(sums)), vmovl_high_u16(sums)};
-    for (std::size_t half = 0; half < 2; ++half) {
-      vst1q_f32(out + i + 4 * half,
-                vmulq_n_f32(vsubq_f32(vcvtq_f32_u32(halves[half]), vdupq_n_f32(mean)), scale));
-    }
-  }
-#endif
-  while (i < count) one_pixel();
-}
-
 void grey_row(const std::uint8_t* pixels, std::size_t count, std::int16_t* sums) {
   constexpr const std::uint8_t* kWeights = Loops::kGreyWeights;
   std::size_t i = 0;
 #ifdef THREEDFA_SIMD_AVX2
+  // Four pixels to each lane of 16 bytes, the channels and a zero of each to 32 bits: one
+  // instruction adds products of bytes in pairs, the next one the pairs.
   constexpr char kNo = -1;
   const __m128i apart = _mm_setr_epi8(0, 1, 2, kNo, 3, 4, 5, kNo, 6, 7, 8, kNo, 9, 10, 11, kNo);
   const int weights = kWeights[0] | kWeights[1] << 8 | kWeights[2] << 16;
@@ -891,10 +839,9 @@ void cover_row(const Triangle& given, int y, int left, std::size_t count, PixelR
 
 extern const Loops THREEDFA_SIMD_LOOPS;
 const Loops THREEDFA_SIMD_LOOPS = {
-    THREEDFA_SIMD_NAME, add_rows,         overlaps_any,       resample_planes,
-    blend_rows,         blend_normalized, normalize_pixels,   normalize_grey,
-    grey_row,           resample_grey,    blend_grey,         scatter_areas,
-    walk_areas,         unit_vectors,     unit_float_vectors, shade,
+    THREEDFA_SIMD_NAME, add_rows,         overlaps_any, resample_planes,    blend_rows,
+    blend_normalized,   normalize_pixels, grey_row,     resample_grey,      blend_grey,
+    scatter_areas,      walk_areas,       unit_vectors, unit_float_vectors, shade,
     set_up_triangles,   cover_quads,      cover_row};
 
 }  // namespace threedfa::simd

@@ -10,9 +10,9 @@ from typing import Final
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from ..analyzer import FaceAnalyzer
 from .app import create_app
 from .metrics import counted_together
+from .service import open_analyzers
 from .settings import settings_of
 
 _CONNECTIONS: Final = 1000  # about as many files as a process may have open
@@ -41,13 +41,7 @@ def serve(options: argparse.Namespace) -> int:
     create = functools.partial(create_app, settings)
     workers = options.workers
     if workers > 1:
-        for pack in settings.packs:  # what fails would fail again and again in each worker
-            FaceAnalyzer(
-                pack,
-                backend=settings.backend,
-                providers=settings.providers,
-                num_threads=settings.num_threads,
-            )
+        open_analyzers(settings)  # what fails would fail again and again in each worker
     config = uvicorn.Config(
         create if workers > 1 else create(),
         factory=workers > 1,

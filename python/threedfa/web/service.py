@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -78,32 +78,41 @@ class Scene:
     faces: Sequence[Face]
 
 
-class Service:
-    """The packs of a server, and what runs them.
+def open_analyzers(settings: Settings) -> tuple[dict[str, Pack], dict[str, FaceAnalyzer]]:
+    """The packs of a server and what finds faces with them, by the packs' names.
 
     Raises:
         SettingsError: for two packs of one name.
         PackError, BackendError, ValueError: as :class:`threedfa.FaceAnalyzer`.
     """
+    packs = [Pack.load(pack) for pack in settings.packs]
+    by_name = {pack.name: pack for pack in packs}
+    if len(by_name) < len(packs):
+        names = ", ".join(pack.name for pack in packs)
+        raise SettingsError(f"packs: expected packs of different names, got {names}")
+    return by_name, {
+        name: FaceAnalyzer(
+            pack,
+            backend=settings.backend,
+            providers=settings.providers,
+            num_threads=settings.num_threads,
+            max_faces=settings.limits.faces,
+        )
+        for name, pack in by_name.items()
+    }
+
+
+class Service:
+    """The packs of a server, and what runs them.
+
+    Raises:
+        SettingsError, PackError, BackendError, ValueError: as :func:`open_analyzers`.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.limits = settings.limits
-        packs = [Pack.load(pack) for pack in settings.packs]
-        self.packs = {pack.name: pack for pack in packs}
-        if len(self.packs) < len(packs):
-            names = ", ".join(pack.name for pack in packs)
-            raise SettingsError(f"packs: expected packs of different names, got {names}")
-        self._analyzers: Mapping[str, FaceAnalyzer] = {
-            name: FaceAnalyzer(
-                pack,
-                backend=settings.backend,
-                providers=settings.providers,
-                num_threads=settings.num_threads,
-                max_faces=settings.limits.faces,
-            )
-            for name, pack in self.packs.items()
-        }
+        self.packs, self._analyzers = open_analyzers(settings)
         self.metrics = Metrics()
         self.capacity = Capacity(settings.limits, self.metrics.queue.set)
         self._engines = {name: Engine.of(each) for name, each in self._analyzers.items()}
