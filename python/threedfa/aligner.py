@@ -104,7 +104,7 @@ class FaceAligner:
     ) -> list[Face]:
         """Align faces again from landmarks found before, in this picture or the previous frame.
 
-        One pass of the regressor, also for a pack that asks for two.
+        One pass of the regressor, also for a pack whose regressor may take two.
 
         Args:
             image: (H, W, 3) uint8 or anything else that :func:`threedfa.image.load_image` takes.
@@ -208,12 +208,24 @@ class FaceAligner:
             return []
         params, landmarks, confidences = self._look(images, rois)
         for _ in range(1, passes):
-            found = iter(landmarks)
-            rois = [
-                _stacked([self._nearer(image, roi, next(found)) for roi in regions])
+            points = iter(landmarks)
+            nearer = [
+                _stacked([self._nearer(image, roi, next(points)) for roi in regions])
                 for image, regions in zip(images, rois, strict=True)
             ]
-            params, landmarks, confidences = self._look(images, rois)
+            moved = [self._moved(*pair) for pair in zip(rois, nearer, strict=True)]
+            again = np.flatnonzero(np.concatenate(moved))
+            if len(again) == 0:
+                break
+            rois = [
+                np.where(far[:, None], new, old)
+                for far, new, old in zip(moved, nearer, rois, strict=True)
+            ]
+            params[again], landmarks[again], found = self._look(
+                images, [regions[far] for regions, far in zip(rois, moved, strict=True)]
+            )
+            for place, confidence in zip(again, found, strict=True):
+                confidences[place] = confidence
         faces = (
             Face(
                 bbox=box.copy(),
@@ -246,6 +258,14 @@ class FaceAligner:
             return roi
         change = (nearer[2] - nearer[0]) / (roi[2] - roi[0])
         return nearer if 1 / 4 < change < 4 and _has_pixels(image, nearer) else roi
+
+    def _moved(self, rois: NDArray[np.float64], nearer: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(N,) whether a corner moved by more than the pack tolerates."""
+        sides = nearer[:, 2] - nearer[:, 0]
+        moved: NDArray[np.bool_] = (
+            np.abs(nearer - rois).max(axis=1) > self.spec.roi_tolerance * sides
+        )
+        return moved
 
     def _look(
         self, images: Sequence[NDArray[np.uint8]], rois: Sequence[NDArray[np.float64]]

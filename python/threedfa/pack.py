@@ -104,7 +104,8 @@ class RoiSpec:
 class RegressorSpec:
     """The parameter regressor of a pack: parameter = output * ``param_std`` + ``param_mean``.
 
-    With two ``passes`` it looks again, at the region of the landmarks that it found. With a
+    With two ``passes`` it looks again, at the region of the landmarks that it found, where a corner
+    of that is farther than ``roi_tolerance`` of its side from where it looked first. With a
     ``confidence_threshold`` a second output (N, 1) is the logit of the confidence that the region
     holds a face; what has less than the threshold is taken for none.
     """
@@ -120,6 +121,7 @@ class RegressorSpec:
     param_split: ParamSplit
     roi: RoiSpec
     passes: int = 1
+    roi_tolerance: float = 0.0
     confidence_threshold: float | None = None
 
 
@@ -622,6 +624,7 @@ def _parse_regressor(spec: _Object, files: tuple[PackFile, ...]) -> RegressorSpe
         param_split=param_split,
         roi=roi_spec,
         passes=spec.integer("passes", 1, 2) if spec.has("passes") else 1,
+        roi_tolerance=spec.number("roi_tolerance", 0, 1) if spec.has("roi_tolerance") else 0.0,
         confidence_threshold=(
             spec.number("confidence_threshold", 0, 1) if spec.has("confidence_threshold") else None
         ),

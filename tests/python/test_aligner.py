@@ -441,8 +441,27 @@ def test_no_second_pass_where_the_first_found_nothing(tmp_path: Path, camera: li
     np.testing.assert_array_equal(one.params, two.params)
 
 
-def test_passes_of_pictures_do_not_mix(tmp_path: Path) -> None:
-    twice = FaceAligner(build_toy_pack(tmp_path / "pack", regressor={"passes": 2}))
+def test_no_second_pass_where_the_region_hardly_moved(aligner: FaceAligner, tmp_path: Path) -> None:
+    settings = {"passes": 2, "roi_tolerance": 0.0}
+    always = FaceAligner(build_toy_pack(tmp_path / "always", regressor=settings))
+    boxes = some_boxes(8)
+    once, twice = aligner.align(NOISE, boxes), always.align(NOISE, boxes)
+    moved = [
+        np.abs(a.roi - b.roi).max() / (b.roi[2] - b.roi[0])
+        for a, b in zip(once, twice, strict=True)
+    ]
+    settings["roi_tolerance"] = float(np.median(moved))
+    some = FaceAligner(build_toy_pack(tmp_path / "some", regressor=settings)).align(NOISE, boxes)
+    for far, face, one, two in zip(
+        np.array(moved) > settings["roi_tolerance"], some, once, twice, strict=True
+    ):
+        assert_same(face, two if far else one)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.3])
+def test_passes_of_pictures_do_not_mix(tmp_path: Path, tolerance: float) -> None:
+    settings = {"passes": 2, "roi_tolerance": tolerance}
+    twice = FaceAligner(build_toy_pack(tmp_path / "pack", regressor=settings))
     images, boxes = [NOISE, NOISE[::-1], NOISE[:, ::-1]], [some_boxes(n) for n in (2, 0, 3)]
     together = twice._align(images, [as_detections(b) for b in boxes])
     for image, own, found in zip(images, boxes, together, strict=True):

@@ -113,7 +113,8 @@ def test_load_gives_what_pack_json_says(tmp_path: Path) -> None:
     assert pack.regressor.param_std == tuple(1.0 + i for i in range(17))
     assert pack.regressor.param_split.total == 17
     assert pack.regressor.roi.integer_side is True
-    assert (pack.regressor.passes, pack.regressor.confidence_threshold) == (1, None)
+    assert (pack.regressor.passes, pack.regressor.roi_tolerance) == (1, 0.0)
+    assert pack.regressor.confidence_threshold is None
     assert pack.model.unit == "micrometre"
     assert pack.file_path(pack.model.file).read_bytes() == CONTENTS["model.safetensors"]
     assert {file.name for file in pack.files} == set(CONTENTS)
@@ -191,6 +192,7 @@ BAD_SETTINGS: list[tuple[Callable[[dict[str, Any]], None], list[str]]] = [
     (change("regressor.param_split.shape", 4), ["regressor.param_mean", "18"]),
     (change("regressor.roi.integer_side", 1), ["regressor.roi.integer_side", "true or false"]),
     (change("regressor.passes", 3), ["regressor.passes", "found 3"]),
+    (change("regressor.roi_tolerance", -0.1), ["regressor.roi_tolerance", "-0.1"]),
     (change("regressor.confidence_threshold", 2), ["regressor.confidence_threshold", "2"]),
     (change("regressor.roi.box_scale", 0), ["regressor.roi.box_scale"]),
     (change("morphable_model.unit", ""), ["morphable_model.unit"]),

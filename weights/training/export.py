@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 OPSET = 13
 TOLERANCE = 1e-3  # of an output, in its standard deviations
+ROI_TOLERANCE = 0.04  # of a region's side; looking again gains nothing below
 
 
 def load_checkpoint(path: Path) -> Regressor:
@@ -157,6 +158,7 @@ def pack_entry(network: Regressor, file: str, shape_count: int) -> dict[str, obj
             "landmark_scale": REGION_SCALE,
         },
         "passes": 2,
+        "roi_tolerance": ROI_TOLERANCE,
         "confidence_threshold": 0.5,
     }
 

@@ -29,7 +29,10 @@ EFFECTIVE_POINTS = 60.0  # the 468 errors are far from independent
 # L1 cost of an expression weight. What people do in portraits is cheap; what mostly stands in for
 # the shape of a face at rest is not, or avatars of such a face would never come to rest.
 FREE = ("eyeBlink", "jawOpen")  # hardly regularised
-COMMON, COMMON_COST = ("mouthSmile", "mouthPucker", "mouthFunnel", "mouthUpper", "brow"), 30.0
+COSTS = {
+    "mouthSmile": 8.0,  # more, and a faint smile or half of a laugh is taken for the shape
+    "mouthPucker": 30.0, "mouthFunnel": 30.0, "mouthUpper": 30.0, "brow": 30.0,
+}  # fmt: skip
 RARE_COST = 60.0
 UNSEEN = ("eyeLook", "cheekPuff")  # the points do not tell; stay at zero
 # Times the weight of these points, which fits smooth away otherwise.
@@ -61,7 +64,8 @@ def fit(
         free = name.startswith(FREE)
         ridge[shapes + i] = 0.05 if free else 1.0
         if not free:
-            sparse[shapes + i] = COMMON_COST if name.startswith(COMMON) else RARE_COST
+            costs = [cost for part, cost in COSTS.items() if name.startswith(part)]
+            sparse[shapes + i] = costs[0] if costs else RARE_COST
         if name.startswith(UNSEEN):
             high[shapes + i] = 0.0
 

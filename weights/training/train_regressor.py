@@ -43,6 +43,8 @@ from threedfa.evaluation import summary, table_text
 EXTRA_VERTICES = 220  # beside the landmarks, for the shape between them
 DEPTH_WEIGHT = 0.25  # of z against x and y
 CAMERA_WEIGHT, SHAPE_WEIGHT, EXPRESSION_WEIGHT = 3.0, 0.5, 16.0  # in the loss on parameters
+# Expressions that points tell least of: faces at rest differ as much. They weigh more.
+FAINT, FAINT_WEIGHT = ("mouthSmile", "brow"), 2.0
 FITTED_EXPRESSIONS = 0.1  # times that on portraits, whose expressions are a fit
 PARAMETERS_WEIGHT = 4.0  # of that loss, against the loss on points
 EMA_DECAY = 0.999
@@ -93,6 +95,9 @@ class Points(torch.nn.Module):
         exact = np.ones(model.param_count, np.float32)
         exact[:CAMERA], exact[CAMERA:][: model.shape_count] = CAMERA_WEIGHT, SHAPE_WEIGHT
         exact[CAMERA + model.shape_count :] = EXPRESSION_WEIGHT
+        for i, name in enumerate(model.expression_names):
+            if name.startswith(FAINT):
+                exact[CAMERA + model.shape_count + i] *= FAINT_WEIGHT
         taught = exact.copy()
         taught[CAMERA + model.shape_count :] *= FITTED_EXPRESSIONS
         moving = np.arange(model.param_count) >= CAMERA + model.shape_count
