@@ -42,13 +42,12 @@ from .networks import Backend
 from .pack import Pack, list_packs, verify_pack
 from .rendering import Mode, render
 from .tables import faces_to_dict, write_csv, write_json, write_json_lines, write_npz
-from .textures import uv_texture
+from .textures import MAX_TEXTURE_SIZE, uv_texture
 from .upstream.convert import import_upstream_pack
 from .upstream.download import download_upstream
 from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE
 from .web.settings import add_serve_options
 
-_MAX_TEXTURE_SIZE = 8192  # 7 GB while it is made: about 100 bytes a texel
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 
 
@@ -194,8 +193,8 @@ def _texture_size(text: str) -> int:
         size = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
-    if not 0 <= size <= _MAX_TEXTURE_SIZE:
-        raise argparse.ArgumentTypeError(f"expected 0..{_MAX_TEXTURE_SIZE}, got {size}")
+    if not 0 <= size <= MAX_TEXTURE_SIZE:
+        raise argparse.ArgumentTypeError(f"expected 0..{MAX_TEXTURE_SIZE}, got {size}")
     return size
 
 

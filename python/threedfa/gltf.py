@@ -73,9 +73,11 @@ def encode_glb(nodes: Sequence[GltfNode]) -> bytes:
 
     Raises:
         TypeError: for something that is not an array or has a wrong dtype.
-        ValueError: for a wrong shape, numbers that are not finite, indices out of range.
+        ValueError: for no nodes, a wrong shape, numbers that are not finite, indices out of range.
         ExportError: for a mesh without triangles, or a file of more than 4 GiB.
     """
+    if not nodes:
+        raise ValueError("nodes: expected at least one, got none")
     builder = _Builder()
     for node in nodes:
         builder.add(node)

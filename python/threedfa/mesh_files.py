@@ -148,7 +148,8 @@ def write_obj_parts(path: str | os.PathLike[str], parts: Sequence[MeshPart]) -> 
 
     Raises:
         TypeError: for something that is not an array or has a wrong dtype.
-        ValueError: for a wrong shape, numbers that are not finite, indices out of range.
+        ValueError: for no parts, equal names, a wrong shape, numbers that are not finite, indices
+            out of range.
         ExportError: if a file cannot be written.
     """
     path = Path(path)
@@ -164,6 +165,9 @@ def encode_obj_parts(stem: str, parts: Sequence[MeshPart]) -> list[tuple[str, by
         TypeError, ValueError: as :func:`write_obj_parts`.
     """
     parts = [part.checked() for part in parts]
+    names = [part.name for part in parts]
+    if not parts or len(set(names)) < len(names):
+        raise ValueError(f"parts: expected at least one, with different names, got {names}")
     obj_name = f"{stem}.obj"
     safe = re.sub(r"[^\w.+-]|^-", "_", stem)
     if safe != stem:  # another stem may become the same

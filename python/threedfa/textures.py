@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, Literal, TypeAlias, get_args, overload
 
 import cv2
@@ -15,6 +16,8 @@ from .rendering import rasterize_window
 
 Fill: TypeAlias = Literal["mirror", "photo", "transparent"]
 """What texels show that the viewer does not see."""
+
+MAX_TEXTURE_SIZE = 8192  # 7 GB while it is made: about 100 bytes a texel
 
 _Image: TypeAlias = NDArray[np.uint8]
 
@@ -67,7 +70,7 @@ def uv_texture(
     Args:
         image: (H, W, 3) uint8 or anything else that :func:`threedfa.image.load_image` takes.
         face: of this image.
-        size: side of the texture, pixels.
+        size: side of the texture, 1..8192 pixels.
         fill: what texels show that the picture does not, because the face turns away, hides them
             or leaves the picture there. ``"mirror"``: the same place of the face's other half,
             blended at the seam; where neither half is seen or the model is not symmetric, the
@@ -84,6 +87,7 @@ def uv_texture(
 
     Raises:
         ImageError: if the image cannot be read or used.
+        TypeError: if the size is not a whole number.
         ValueError: if the model has no texture coordinates, the size is out of range, or the fill
             is unknown.
     """
@@ -108,6 +112,8 @@ def _lay_out(
     image: _Image, face: Face, size: int, fill: Fill
 ) -> tuple[_Image, NDArray[np.float32]]:
     """Texture and visibility, which is -1 where the layout has no triangle."""
+    if not 1 <= operator.index(size) <= MAX_TEXTURE_SIZE:
+        raise ValueError(f"texture size: expected 1..{MAX_TEXTURE_SIZE} pixels, got {size}")
     uv = face.model.uv
     if uv is None:
         raise ValueError(

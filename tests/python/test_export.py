@@ -199,7 +199,7 @@ def test_faces_that_are_no_numbers(faces: list[Face], tmp_path: Path) -> None:
     [
         ({"space": "camera"}, "space: expected one of image, object, got 'camera'"),
         ({"texture_format": "gif"}, "texture_format: expected one of png, jpeg, got 'gif'"),
-        ({"texture_size": 0}, r"size: expected 1\.\.65535 pixels, got 0"),
+        ({"texture_size": 0}, r"size: expected 1\.\.8192 pixels, got 0"),
         ({"image": None, "space": "image"}, "expected the image as well"),
     ],
 )

@@ -460,6 +460,12 @@ def test_bad_meshes_write_nothing(
     assert not any(tmp_path.iterdir())
 
 
+def test_no_meshes_write_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nodes: expected at least one, got none"):
+        write_glb(tmp_path / "a.glb", [])
+    assert not any(tmp_path.iterdir())
+
+
 def test_bad_targets_write_nothing(tmp_path: Path) -> None:
     mesh = MeshPart("face", np.eye(3, dtype=np.float32), np.int32([[0, 1, 2]]))
     for target in (np.zeros((2, 3), np.float32), np.full((3, 3), np.nan, np.float32)):

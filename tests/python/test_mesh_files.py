@@ -7,6 +7,7 @@ import io
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -329,16 +330,24 @@ def test_textured_obj_text(tmp_path: Path) -> None:
     part = MeshPart(
         "f", VERTICES[:3], TRIANGLES[:1], None, NORMALS[:3], UV[:3], encoded(PICTURES[0])
     )
-    write_obj_parts(tmp_path / "my face.obj", [part, part])
+    write_obj_parts(tmp_path / "my face.obj", [part, replace(part, name="g")])
     stem = f"my_face-{sha256(b'my face').hexdigest()[:8]}"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "my face.obj", f"{stem}.mtl", f"{stem}_f.png",
+        "my face.obj", f"{stem}.mtl", f"{stem}_f.png", f"{stem}_g.png",
     ]  # fmt: skip
     rows = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nvn 0 0 1\nvn 0 1 0\nvn 0 0.6 0.8\n"
-    head = "o f\ng f\nusemtl f\n"
+    first, second = (f"o {name}\ng {name}\nusemtl {name}\n" for name in "fg")
     assert (tmp_path / "my face.obj").read_text() == (
-        f"mtllib {stem}.mtl\n{head}{rows}f 1/1/1 2/2/2 3/3/3\n{head}{rows}f 4/4/4 5/5/5 6/6/6\n"
+        f"mtllib {stem}.mtl\n{first}{rows}f 1/1/1 2/2/2 3/3/3\n{second}{rows}f 4/4/4 5/5/5 6/6/6\n"
     )
+
+
+def test_parts_that_cannot_be_told_apart(tmp_path: Path) -> None:
+    part = textured_parts()[0]
+    for parts in ([], [part, part]):
+        with pytest.raises(ValueError, match="parts: expected at least one, with different names"):
+            write_obj_parts(tmp_path / "a.obj", parts)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -347,6 +347,15 @@ def test_unknown_fill(model: MorphableModel) -> None:
         uv_texture(np.zeros((9, 9, 3), np.uint8), turned(model), fill="none")  # type: ignore[call-overload]
 
 
+def test_sizes_out_of_range(model: MorphableModel) -> None:
+    picture, face = np.zeros((9, 9, 3), np.uint8), turned(model)
+    for size in (0, 8193):
+        with pytest.raises(ValueError, match=rf"size: expected 1\.\.8192 pixels, got {size}"):
+            uv_texture(picture, face, size=size)
+    with pytest.raises(TypeError, match="integer"):
+        uv_texture(picture, face, size=256.5)  # type: ignore[call-overload]
+
+
 def test_arguments_are_left_as_they_were(model: MorphableModel) -> None:
     face = turned(model, 30)
     picture = draw(face, pattern())
