@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
 #include <limits>
 #include <string>
 
@@ -58,14 +61,26 @@ float round_up_to_float(double value) {
              : nearest;
 }
 
+/// Whole numbers in the order of finite floats; 0 and -0 give the same.
+std::uint32_t ordered(float value) {
+  const float sum = value + 0.0f;  // 0 for -0
+  std::uint32_t bits;
+  std::memcpy(&bits, &sum, sizeof bits);
+  constexpr std::uint32_t kSign = 0x80000000u;
+  return (bits & kSign) != 0 ? ~bits : bits | kSign;
+}
+
 /// Indices by falling score, equal scores by falling index.
 std::vector<std::int64_t> visiting_order(Span<const float> scores) {
-  std::vector<std::int64_t> order(scores.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
-  std::sort(order.begin(), order.end(), [&scores](std::int64_t a, std::int64_t b) {
-    const float score_a = scores[static_cast<std::size_t>(a)];
-    const float score_b = scores[static_cast<std::size_t>(b)];
-    return score_a != score_b ? score_a > score_b : a > b;
+  // Score and index in one number: sorting takes half as long as with a look at the scores.
+  std::vector<std::uint64_t> keys(scores.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    keys[i] = std::uint64_t{ordered(scores[i])} << 32 | i;
+  }
+  std::sort(keys.begin(), keys.end(), std::greater<>());
+  std::vector<std::int64_t> order(keys.size());
+  std::transform(keys.begin(), keys.end(), order.begin(), [](std::uint64_t key) {
+    return static_cast<std::int64_t>(key & std::numeric_limits<std::uint32_t>::max());
   });
   return order;
 }
@@ -77,6 +92,8 @@ std::vector<std::int64_t> nms(Span<const float> boxes, Span<const float> scores,
   require(boxes.size() % 4 == 0 && boxes.size() / 4 == scores.size(), "boxes",
           "4 values for each of the " + std::to_string(scores.size()) + " scores",
           std::to_string(boxes.size()) + " values");
+  require(scores.size() <= std::numeric_limits<std::uint32_t>::max(), "scores", "fewer than 2^32",
+          std::to_string(scores.size()));
   require(iou_threshold >= 0.0 && iou_threshold <= 1.0, "iou_threshold", "a number in 0..1",
           std::to_string(iou_threshold));
   require(std::isfinite(offset) && offset >= 0.0f, "offset",

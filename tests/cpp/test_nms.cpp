@@ -130,6 +130,15 @@ TEST_CASE("nms: equal scores are visited by falling index") {
   CHECK(nms(set.boxes, set.scores, 0.5) == Indices{3, 2});
 }
 
+TEST_CASE("nms: scores of any sign are visited from the largest on, 0 and -0 as equal ones") {
+  BoxSet set;
+  const std::vector<float> scores{-1e-40f, 0.0f, -2.5f, 1e-40f, -0.0f, 3.0f, -1e30f, 1e30f};
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    set.add(100.0f * static_cast<float>(i), 0, 100.0f * static_cast<float>(i) + 10, 10, scores[i]);
+  }
+  CHECK(nms(set.boxes, set.scores, 0.5, 0.0f) == Indices{7, 5, 3, 4, 1, 0, 2, 6});
+}
+
 TEST_CASE("nms: boxes without area overlap nothing") {
   BoxSet set;
   set.add(5, 5, 5, 5, 0.9f);
