@@ -24,6 +24,7 @@ from .pack import Pack, RegressorSpec
 _Number = TypeVar("_Number", np.float32, np.float64)
 
 _MAX_BATCH = 64  # faces in one run of the network; bounds its memory
+_MOST_LOOKS = 4  # boxes looked at for each face wanted: some are refused, but not without end
 _FARTHEST = 1 << 23  # pixels from the origin; a crop's corners may lie so far outside
 
 
@@ -139,7 +140,10 @@ class FaceAligner:
         return self._fit(images, detections, rois, self.spec.passes)
 
     def align_detected(
-        self, images: Sequence[NDArray[np.uint8]], detections: Sequence[Detections]
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        detections: Sequence[Detections],
+        max_faces: Sequence[int | None],
     ) -> list[list[Face]]:
         """The faces among what a detector found, of several images at once.
 
@@ -149,21 +153,35 @@ class FaceAligner:
 
         Args:
             images: RGB (H, W, 3) uint8 each.
-            detections: of each image.
+            detections: of each image, best first.
+            max_faces: of each image, looked for among four times as many boxes; None: all.
 
         Returns:
             For each image its faces, in the order of their boxes.
         """
-        seen = [self._seen(*pair) for pair in zip(images, detections, strict=True)]
-        faces = self._fit(
-            images, [found for found, _ in seen], [rois for _, rois in seen], self.spec.passes
-        )
-        least = self.spec.confidence_threshold
-        if least is None:
-            return faces
-        return [
-            [f for f in found if f.confidence is None or f.confidence >= least] for found in faces
+        seen = [
+            self._seen(image, found if most is None else found[: _MOST_LOOKS * most])
+            for image, found, most in zip(images, detections, max_faces, strict=True)
         ]
+        faces: list[list[Face]] = [[] for _ in images]
+        least = self.spec.confidence_threshold or 0.0
+        while True:
+            # Where a face is refused, there is room for the next one.
+            rooms = [
+                None if most is None else most - len(found)
+                for most, found in zip(max_faces, faces, strict=True)
+            ]
+            boxes = [found[:room] for (found, _), room in zip(seen, rooms, strict=True)]
+            if not any(map(len, boxes)):
+                return faces
+            rois = [regions[:room] for (_, regions), room in zip(seen, rooms, strict=True)]
+            fitted = self._fit(images, boxes, rois, self.spec.passes)
+            for kept, new in zip(faces, fitted, strict=True):
+                kept += [f for f in new if f.confidence is None or f.confidence >= least]
+            seen = [
+                (found[len(new) :], regions[len(new) :])
+                for (found, regions), new in zip(seen, fitted, strict=True)
+            ]
 
     def _seen(
         self, image: NDArray[np.uint8], detections: Detections

@@ -78,7 +78,8 @@ class FaceAnalyzer:
         Returns:
             The faces, best score first; an empty list where there is none. Left out are detections
             that the regressor could see nothing of (specks, slivers at the border) or that, if the
-            pack's regressor says so, are not faces.
+            pack's regressor says so, are not faces; of ``max_faces`` the next best takes their place,
+            looked for among four times as many.
 
         Raises:
             ImageError: if the image cannot be read or used.
@@ -129,7 +130,8 @@ def _analyze(
     detector: FaceDetector, aligner: FaceAligner, images: Iterable[Any], color: ColorOrder
 ) -> list[list[Face]]:
     loaded = [load_image(image, color=color) for image in images]
-    return aligner.align_detected(loaded, [detector.detect_loaded(image) for image in loaded])
+    found = [detector.candidates(image) for image in loaded]
+    return aligner.align_detected(loaded, found, [detector.max_faces] * len(loaded))
 
 
 def _in_threads(

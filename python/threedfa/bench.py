@@ -586,7 +586,9 @@ def _analysis(
     analyzer: FaceAnalyzer, picture: NDArray[np.uint8], threads: int, seconds: float
 ) -> tuple[str, ...]:
     faces = analyzer.analyze(picture)
-    expected = analyzer.aligner.align_detected([picture], [analyzer.detector.detect(picture)])[0]
+    expected = analyzer.aligner.align_detected(
+        [picture], [analyzer.detector.detect(picture)], [None]
+    )[0]
     if not same_faces(faces, expected):
         raise BenchError("analyze: the faces differ from those of detector and aligner")
     watched = copy.copy(analyzer)

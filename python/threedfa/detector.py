@@ -124,6 +124,10 @@ class FaceDetector:
 
     def detect_loaded(self, image: NDArray[np.uint8]) -> Detections:
         """:meth:`detect` for what :func:`threedfa.image.load_image` gave."""
+        return self.candidates(image)[: self.max_faces]
+
+    def candidates(self, image: NDArray[np.uint8]) -> Detections:
+        """:meth:`detect_loaded` without a limit to their number."""
         loc, conf = self._network.run(self.network_input(image))
         return self.from_output(loc, conf, image.shape[:2])
 
@@ -135,7 +139,8 @@ class FaceDetector:
     def from_output(
         self, loc: NDArray[np.float32], conf: NDArray[np.float32], size: tuple[int, int]
     ) -> Detections:
-        """Detections in an image of this height and width, from the network's output for it."""
+        """What :meth:`candidates` gives for an image of this height and width, from the network's
+        output for it."""
         height, width = size
         scale, net_height, net_width = self._working_size(height, width)
         boxes, scores = _core.detect(
@@ -159,7 +164,7 @@ class FaceDetector:
         ]
         if len(touching) < len(boxes):
             boxes, scores = boxes[touching], scores[touching]
-        return Detections(boxes[: self.max_faces], scores[: self.max_faces])
+        return Detections(boxes, scores)
 
     def _working_size(self, height: int, width: int) -> tuple[float, int, int]:
         """Scale, height and width of the network's input: large images are made smaller."""

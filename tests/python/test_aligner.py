@@ -485,8 +485,37 @@ def test_confidence(tmp_path: Path, aligner: FaceAligner) -> None:
     assert aligner.align(red, box)[0].confidence is None
     assert sure.align(red, []) == []
     found = as_detections(box), as_detections(box)
-    assert [len(faces) for faces in sure.align_detected([red, black], found)] == [1, 0]
-    assert len(aligner.align_detected([black], found[:1])[0]) == 1
+    both = sure.align_detected([red, black], found, [None, None])
+    assert [len(faces) for faces in both] == [1, 0]
+    assert len(aligner.align_detected([black], found[:1], [None])[0]) == 1
+
+
+def test_a_refusal_makes_room_for_the_next_face(tmp_path: Path) -> None:
+    networks = {"regressor.onnx": regressor_network(confidence=True)}
+    pack = build_toy_pack(
+        tmp_path / "pack", networks=networks, regressor={"confidence_threshold": 0.5}
+    )
+    image = np.zeros((200, 900, 3), np.uint8)
+    image[:, 450:, 0] = 255  # what the network takes for faces
+    lefts = np.array([10, 500, 110, 600, 210, 700, 310, 800])
+    boxes = np.stack([lefts, 0 * lefts + 70, lefts + 48, 0 * lefts + 118], axis=1)
+    found = as_detections(boxes)
+
+    def kept(most: int | None, start: int = 0) -> list[int]:
+        aligner = FaceAligner(pack)
+        both = aligner.align_detected([image] * 2, [found[start:]] * 2, [most, None])
+        assert [round(float(face.bbox[0])) for face in both[1]] == [
+            left for left in lefts[start:] if image[90, left, 0] == 255
+        ]
+        return [round(float(face.bbox[0])) for face in both[0]]
+
+    assert kept(None) == [500, 600, 700, 800]
+    assert kept(1) == [500]
+    assert kept(3) == [500, 600, 700]
+    assert kept(9) == [500, 600, 700, 800]
+    image[:, 450:650] = 0
+    assert kept(1, 0) == []  # not among the first four
+    assert kept(1, 2) == [700]
 
 
 def test_a_confidence_that_is_not_there(tmp_path: Path) -> None:

@@ -499,12 +499,12 @@ class HeldBack(FaceAligner):
         self.batches: list[int] = []
         self.free = threading.Event()
 
-    def align_detected(self, images: Any, detections: Any) -> Any:
+    def align_detected(self, images: Any, detections: Any, max_faces: Any) -> Any:
         self.batches.append(sum(map(len, detections)))
         assert self.free.wait(60)
         if any(image[0, 0, 0] == 255 for image in images):
             raise RuntimeError("a picture to stumble over")
-        return super().align_detected(images, detections)
+        return super().align_detected(images, detections, max_faces)
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def photographs(folder: Path, pair: dict[str, FaceAnalyzer]) -> None:
         unconfirmed = refused = kept = 0
         for i, (image, square) in enumerate(zip(images, squares, strict=True)):
             detections = analyzer.detector.detect(image)
-            faces = analyzer.aligner.align_detected([image], [detections])[0]
+            faces = analyzer.aligner.align_detected([image], [detections], [None])[0]
             iou = overlaps(detections.xyxy, square)
             best.append(iou.max(initial=0))
             if best[-1] < IOU[0]:

@@ -86,6 +86,9 @@ class _Picture:
     image: Image = field(init=False)
 
 
+_Found: TypeAlias = tuple[_Picture, Detections, int | None]  # in the picture, and max_faces
+
+
 class Batcher:
     """Runs detectors and aligners in threads of its own, from `start` to `stop`.
 
@@ -177,7 +180,7 @@ class Batcher:
         return taken
 
     def _serve(self, pictures: Sequence[_Picture], alone: bool) -> None:
-        found: dict[FaceAligner, list[tuple[_Picture, Detections]]] = {}
+        found: dict[FaceAligner, list[_Found]] = {}
         for picture in pictures:
             job = picture.job
             if job.future.done():  # failed or given up
@@ -187,35 +190,33 @@ class Batcher:
                 with self._metrics.stage("decode"):
                     picture.image = picture.source()
                 with self._metrics.stage("detect"):
-                    detections = detector.detect_loaded(picture.image)
+                    detections = detector.candidates(picture.image)
             except Exception as error:  # belongs to this request, whatever it is
                 job.fail(error)
                 continue
             if job.align:
-                found.setdefault(aligner, []).append((picture, detections))
+                found.setdefault(aligner, []).append((picture, detections, detector.max_faces))
             else:
-                self._deliver(picture, detections)
-        for aligner, pairs in found.items():
-            self._align(aligner.align_detected, pairs)
+                self._deliver(picture, detections[: detector.max_faces])
+        for aligner, each in found.items():
+            self._align(aligner, each)
 
-    def _align(
-        self,
-        align: Callable[[Sequence[Image], Sequence[Detections]], list[list[Face]]],
-        pairs: Sequence[tuple[_Picture, Detections]],
-    ) -> None:
-        detections = [found for _, found in pairs]
-        self._metrics.batch_faces.observe(sum(map(len, detections)))
+    def _align(self, aligner: FaceAligner, found: Sequence[_Found]) -> None:
+        pictures, detections, max_faces = zip(*found, strict=True)
+        self._metrics.batch_faces.observe(sum(len(boxes[:most]) for _, boxes, most in found))
         try:
             with self._metrics.stage("align"):
-                results = align([picture.image for picture, _ in pairs], detections)
+                results = aligner.align_detected(
+                    [picture.image for picture in pictures], detections, max_faces
+                )
         except Exception as error:
-            if len(pairs) == 1:
-                pairs[0][0].job.fail(error)
+            if len(found) == 1:
+                pictures[0].job.fail(error)
             else:  # only the one that is to blame fails
-                for pair in pairs:
-                    self._align(align, [pair])
+                for one in found:
+                    self._align(aligner, [one])
             return
-        for (picture, _), faces in zip(pairs, results, strict=True):
+        for picture, faces in zip(pictures, results, strict=True):
             self._deliver(picture, faces)
 
     def _deliver(self, picture: _Picture, found: Detections | list[Face]) -> None:
