@@ -78,8 +78,8 @@ class FaceAnalyzer:
         Returns:
             The faces, best score first; an empty list where there is none. Left out are detections
             that the regressor could see nothing of (specks, slivers at the border) or that, if the
-            pack's regressor says so, are not faces; of ``max_faces`` the next best takes their place,
-            looked for among four times as many.
+            pack's regressor says so, are not faces; with ``max_faces`` the next best takes their
+            place, looked for among four times as many.
 
         Raises:
             ImageError: if the image cannot be read or used.

@@ -34,7 +34,7 @@ from .errors import ExportError, ThreedfaError
 from .evaluation import measure, read_marked, table_text, tables
 from .export import DEFAULT_TEXTURE_SIZE, encode_mesh
 from .files import atomic_write_all
-from .image import SAMPLE, load_image, save_image
+from .image import DEFAULT_MAX_PIXELS, SAMPLE, load_image, save_image
 from .landmark_sets import table_named
 from .metric_pose import intrinsics, size_in_centimetres
 from .model import MorphableModel
@@ -138,6 +138,13 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("--score-threshold", type=float, metavar="X")
     image.add_argument("--iou-threshold", type=float, metavar="X")
     image.add_argument("--max-faces", type=int, metavar="N")
+    image.add_argument(
+        "--max-pixels",
+        type=_pixel_count,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="larger pictures are refused (default: %(default)s)",
+    )
 
     pack = commands.add_parser("pack", help="list, check, import and download packs")
     verbs = pack.add_subparsers(required=True, metavar="VERB")
@@ -188,11 +195,22 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="default: all CPUs")
 
 
-def _texture_size(text: str) -> int:
+def _whole_number(text: str) -> int:
     try:
-        size = int(text)
+        return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+
+
+def _pixel_count(text: str) -> int:
+    count = _whole_number(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {count}")
+    return count
+
+
+def _texture_size(text: str) -> int:
+    size = _whole_number(text)
     if not 0 <= size <= MAX_TEXTURE_SIZE:
         raise argparse.ArgumentTypeError(f"expected 0..{MAX_TEXTURE_SIZE}, got {size}")
     return size
@@ -318,7 +336,7 @@ def _analyze_file(
     def save(name: str, picture: NDArray[np.uint8]) -> None:
         save_image(free(Path(f"{target}_{name}.png")), picture)
 
-    image = load_image(path)
+    image = load_image(path, max_pixels=options.max_pixels)
     faces = analyzer.analyze(image)
     # What cannot be written fails with its own picture.
     if options.json or options.jsonl or options.csv:

@@ -363,6 +363,22 @@ def test_settings(pictures: Path, tmp_path: Path, options: list[str], count: int
     assert names(tmp_path) == [("two.png", count)]
 
 
+def test_pictures_of_too_many_pixels(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], toy_pack: Path
+) -> None:
+    path = pictures / "two.png"
+    pixels = load_image(path).size // 3
+    command = ("image", path, "-o", tmp_path, "--pack", "toy", "--json", "--max-pixels")
+    assert run(*command, str(pixels - 1)) == 1
+    assert f"more than the limit of {pixels - 1}" in capsys.readouterr().err
+    assert run(*command, str(pixels)) == 0
+    assert names(tmp_path) == [("two.png", 2)]
+    for wrong in ("0", "many"):
+        with pytest.raises(SystemExit):
+            run(*command, wrong)
+        assert "--max-pixels: expected" in capsys.readouterr().err
+
+
 def test_a_pack_by_its_folder(pictures: Path, tmp_path: Path, toy_pack: Path) -> None:
     assert run("image", pictures, "-o", tmp_path / "out", "--pack", toy_pack) == 0
     assert len(files_in(tmp_path / "out")) == 6
