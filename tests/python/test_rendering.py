@@ -322,12 +322,6 @@ def test_texture_needs_coordinates(tmp_path: Path, image: Array) -> None:
         uv_texture(image, head_face(model, head_params()))
 
 
-@pytest.mark.parametrize("size", [0, -1, 65536])
-def test_texture_sizes_out_of_range(image: Array, face: Face, size: int) -> None:
-    with pytest.raises(ValueError, match=rf"size: expected 1\.\.65535 pixels, got {size}"):
-        uv_texture(image, face, size=size)
-
-
 @pytest.mark.parametrize("size", [1, 2, 256, 300])
 def test_texture_sizes(image: Array, face: Face, size: int) -> None:
     texture = uv_texture(image, face, size=size)

@@ -349,7 +349,7 @@ def test_unknown_fill(model: MorphableModel) -> None:
 
 def test_sizes_out_of_range(model: MorphableModel) -> None:
     picture, face = np.zeros((9, 9, 3), np.uint8), turned(model)
-    for size in (0, 8193):
+    for size in (0, -1, 8193):
         with pytest.raises(ValueError, match=rf"size: expected 1\.\.8192 pixels, got {size}"):
             uv_texture(picture, face, size=size)
     with pytest.raises(TypeError, match="integer"):
