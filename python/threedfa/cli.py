@@ -48,7 +48,10 @@ from .upstream.download import download_upstream
 from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE
 from .web.settings import add_serve_options
 
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+_IMAGE_SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif",
+    ".ppm", ".pgm", ".pbm", ".pnm",
+}  # fmt: skip
 
 
 class _JsonOptions(TypedDict):
@@ -268,7 +271,17 @@ def _analyze_files(
     except OSError as error:
         raise ExportError(f"cannot make the folder {options.output}: {error.strerror}") from error
     given = frozenset(path.resolve() for path in paths)
-    kept = any((options.json, options.jsonl, options.csv, options.livelink, options.openface_csv))
+    tables = {
+        "faces.json": options.json,
+        "faces.jsonl": options.jsonl,
+        "faces.csv": options.csv,
+        "livelink.csv": options.livelink,
+        "openface.csv": options.openface_csv,
+    }
+    kept = any(tables.values())
+    for name, asked in tables.items():
+        if asked:
+            _require_free(options.output / name, given)
     results: list[Frame] = []
     frames: list[Frame] = []  # also those that failed: time goes on
     failed = 0
@@ -318,6 +331,13 @@ def _json_options(options: argparse.Namespace, model: MorphableModel) -> _JsonOp
     }
 
 
+def _require_free(file: Path, given: frozenset[Path]) -> Path:
+    """The file, unless it is one of the pictures ``given``."""
+    if file.resolve() in given:
+        raise ExportError(f"{file} is one of the given pictures; choose another folder (-o)")
+    return file
+
+
 def _analyze_file(
     analyzer: FaceAnalyzer,
     path: Path,
@@ -328,13 +348,8 @@ def _analyze_file(
     """Analyze one picture and write its files, whose names start with ``target``, but over none of
     the pictures ``given``."""
 
-    def free(file: Path) -> Path:
-        if file.resolve() in given:
-            raise ExportError(f"{file} is one of the given pictures; choose another folder (-o)")
-        return file
-
     def save(name: str, picture: NDArray[np.uint8]) -> None:
-        save_image(free(Path(f"{target}_{name}.png")), picture)
+        save_image(_require_free(Path(f"{target}_{name}.png"), given), picture)
 
     image = load_image(path, max_pixels=options.max_pixels)
     faces = analyzer.analyze(image)
@@ -350,7 +365,9 @@ def _analyze_file(
         for suffix in options.mesh:
             size = options.texture_size or None
             files = encode_mesh(f"{target.name}.{suffix}", image, faces, texture_size=size)
-            atomic_write_all([(free(target.parent / name), data) for name, data in files])
+            atomic_write_all(
+                [(_require_free(target.parent / name, given), data) for name, data in files]
+            )
     if options.texture:
         for number, face in enumerate(faces):
             save(f"face{number}_texture", uv_texture(image, face, size=options.texture_size))

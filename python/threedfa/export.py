@@ -26,7 +26,7 @@ from .mesh_files import (
 )
 from .pack import CENTIMETRES
 from .rendering import vertex_colors
-from .textures import mesh_texture
+from .textures import check_texture_size, mesh_texture
 
 Space: TypeAlias = Literal["image", "object"]
 """Coordinates of a mesh file: those of the picture, or the head's own."""
@@ -124,6 +124,8 @@ def encode_mesh(
     ):
         if value not in known:
             raise ValueError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
+    if texture_size is not None:
+        check_texture_size(texture_size)
     if image is None and space == "image":
         raise ValueError('space "image": expected the image as well; or use space="object"')
     pixels = None if image is None else load_image(image, color=color)

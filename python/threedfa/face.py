@@ -180,7 +180,7 @@ class Face:
         """The point (3,) in the image of a triangle's number and weights (3,) of its vertices.
 
         Raises:
-            TypeError: weights that are not real numbers.
+            TypeError: weights that are not real numbers, or a triangle that is no whole number.
             ValueError: a triangle out of range, or weights of a wrong shape or not finite.
         """
         return point_at(triangle, barycentric, self.vertices, self.triangles)

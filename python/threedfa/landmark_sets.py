@@ -221,9 +221,11 @@ def point_at(
     """A point of a mesh, float32 (3,), from a triangle and weights of its vertices (3,).
 
     Raises:
-        TypeError: weights that are not real numbers.
+        TypeError: weights that are not real numbers, or a triangle that is no whole number.
         ValueError: a triangle out of range, or weights of a wrong shape or not finite.
     """
+    if not isinstance(triangle, (int, np.integer)):
+        raise TypeError(f"triangle: expected a whole number, got {triangle!r}")
     weights = np.asarray(barycentric)
     if weights.dtype.kind not in "fiu":
         raise TypeError(f"barycentric: expected real numbers, got {weights.dtype}")

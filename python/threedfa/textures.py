@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any, Literal, TypeAlias, get_args, overload
 
 import cv2
@@ -108,12 +107,24 @@ def mesh_texture(image: NDArray[np.uint8], face: Face, size: int) -> NDArray[np.
     return _spread(texture, visibility >= 0)
 
 
+def check_texture_size(size: int) -> None:
+    """Refuse what cannot be the side of a texture.
+
+    Raises:
+        TypeError: if it is not a whole number.
+        ValueError: if it is out of range.
+    """
+    if not isinstance(size, (int, np.integer)):
+        raise TypeError(f"texture size: expected a whole number of pixels, got {size!r}")
+    if not 1 <= size <= MAX_TEXTURE_SIZE:
+        raise ValueError(f"texture size: expected 1..{MAX_TEXTURE_SIZE} pixels, got {size}")
+
+
 def _lay_out(
     image: _Image, face: Face, size: int, fill: Fill
 ) -> tuple[_Image, NDArray[np.float32]]:
     """Texture and visibility, which is -1 where the layout has no triangle."""
-    if not 1 <= operator.index(size) <= MAX_TEXTURE_SIZE:
-        raise ValueError(f"texture size: expected 1..{MAX_TEXTURE_SIZE} pixels, got {size}")
+    check_texture_size(size)
     uv = face.model.uv
     if uv is None:
         raise ValueError(

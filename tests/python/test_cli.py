@@ -363,6 +363,27 @@ def test_settings(pictures: Path, tmp_path: Path, options: list[str], count: int
     assert names(tmp_path) == [("two.png", count)]
 
 
+def test_tables_are_never_written_over_given_pictures(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = pictures / "faces.json"
+    shutil.copy(pictures / "two.png", path)
+    before = path.read_bytes()
+    assert run("image", path, "-o", pictures, "--pack", "toy", "--json") == 1
+    assert path.read_bytes() == before
+    assert "faces.json is one of the given pictures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".pnm", ".TIF"])
+def test_pictures_in_a_folder(pictures: Path, tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    kind = "TIFF" if suffix == ".TIF" else "PPM"
+    Image.open(pictures / "two.png").save(folder / f"two{suffix}", kind)
+    assert run("image", folder, "-o", tmp_path / "o", "--pack", "toy", "--json") == 0
+    assert names(tmp_path / "o") == [(f"two{suffix}", 2)]
+
+
 def test_pictures_of_too_many_pixels(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], toy_pack: Path
 ) -> None:

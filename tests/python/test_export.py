@@ -211,6 +211,18 @@ def test_wrong_options(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("suffix", ["obj", "ply", "stl", "glb"])
+@pytest.mark.parametrize(
+    ("size", "error"), [(-5, ValueError), (99999, ValueError), (1.5, TypeError)]
+)
+def test_wrong_texture_sizes_of_any_format(
+    faces: list[Face], tmp_path: Path, suffix: str, size: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=f"texture size: expected .* got {size}"):
+        save_mesh(tmp_path / f"a.{suffix}", IMAGE, faces, texture_size=size)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("suffix", ["obj", "ply", "stl"])
 def test_files_in_memory(faces: list[Face], tmp_path: Path, suffix: str) -> None:
     files = encode_mesh(f"a b.{suffix}", IMAGE, faces, texture_size=32)

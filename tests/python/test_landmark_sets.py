@@ -248,3 +248,5 @@ def test_bad_places_and_points(face: Face) -> None:
         face.point_at(0, (1, 0, np.nan))
     with pytest.raises(TypeError, match="real numbers"):
         face.point_at(0, ("a", "b", "c"))
+    with pytest.raises(TypeError, match=r"triangle: expected a whole number, got 1\.5"):
+        face.point_at(1.5, (1, 0, 0))  # type: ignore[arg-type]

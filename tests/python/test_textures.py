@@ -352,7 +352,7 @@ def test_sizes_out_of_range(model: MorphableModel) -> None:
     for size in (0, -1, 8193):
         with pytest.raises(ValueError, match=rf"size: expected 1\.\.8192 pixels, got {size}"):
             uv_texture(picture, face, size=size)
-    with pytest.raises(TypeError, match="integer"):
+    with pytest.raises(TypeError, match="texture size: expected a whole number"):
         uv_texture(picture, face, size=256.5)  # type: ignore[call-overload]
 
 

@@ -152,6 +152,7 @@ def test_cors_is_for_those_who_are_named(server: Server, http: httpx.Client) -> 
         (b"", "got none"),
         (b"# only\n", "got none"),
         (b"short\n", "got 5 characters"),
+        (b"abcdefghijklmnopqrst # ours\n", "API key 1: expected no remark behind it"),
         ("schlüsselschlüssel".encode(), "ASCII"),
         (b"\xff\xfe", "UTF-8"),
     ],

@@ -94,6 +94,10 @@ class ApiKeys:
                     f"API key {number}: expected at least {_SHORTEST_KEY} ASCII characters, "
                     f"got {len(key)} characters"
                 )
+            if " #" in key:  # would be taken for a part of the key without a word
+                raise SettingsError(
+                    f"API key {number}: expected no remark behind it; put that on a line of its own"
+                )
         self._hashes = [_hash(key) for key in keys]
 
     @classmethod
@@ -101,7 +105,8 @@ class ApiKeys:
         """From a text file: a key a line; empty lines and those that start with ``#`` are not.
 
         Raises:
-            SettingsError: if the file cannot be read, has no key, or a key that is too short.
+            SettingsError: if the file cannot be read, has no key, or one that is too short or has
+                a remark behind it.
         """
         try:
             lines = path.read_text("utf-8").splitlines()
