@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .image import MAX_SIDE, check_side
 from .landmark_sets import in_front
 from .ops import rasterize
 
@@ -24,7 +25,6 @@ TEMPLATE: Final = (
 )
 TEMPLATE_SIZE: Final = 112
 
-_MAX_SIZE: Final = 8192
 _MARGIN: Final = 0.04  # of the picture around a frontalised head
 _GRAZING: Final = 0.3  # cosine to the viewer below which the picture shows nothing of the skin
 
@@ -69,7 +69,7 @@ def crop_matrix(five: NDArray[np.float32], size: int = TEMPLATE_SIZE) -> NDArray
         TypeError: a size that is not whole.
         ValueError: a size out of range, or points that are all in one place.
     """
-    _check_size(size)
+    check_side("size", size)
     return similarity(five[:, :2], np.array(TEMPLATE) * (size / TEMPLATE_SIZE))
 
 
@@ -130,7 +130,7 @@ def frontalized(
         TypeError: a size that is not whole.
         ValueError: a size out of range, or a head without extent.
     """
-    _check_size(size)
+    check_side("size", size)
     middle = (head[:, 1].max() + head[:, 1].min()) / 2
     reach = max(float(np.abs(head[:, 0]).max()), float(head[:, 1].max() - middle))
     if not reach > 0:
@@ -138,7 +138,7 @@ def frontalized(
     scale = (1 - 2 * _MARGIN) * size / 2 / reach
     # Where the image has several pixels for one of the result, several are drawn and averaged.
     shrinking = float(np.ptp(vertices[:, :2], axis=0).max() / (2 * reach * scale))
-    finer = int(np.clip(np.ceil(shrinking), 1, max(1, min(4, _MAX_SIZE // size))))
+    finer = int(np.clip(np.ceil(shrinking), 1, max(1, min(4, MAX_SIDE // size))))
     side = size * finer
     drawn = np.array([1, -1, 1], np.float32) * (head - np.array([0, middle, 0], np.float32))
     drawn = drawn * np.float32(scale * finer) + np.array([1, 1, 0], np.float32) * (side - 1) / 2
@@ -176,10 +176,3 @@ def _filled(
     mixed = trust[:, :, None] * colors + other[:, :, None] * colors[:, ::-1]
     filled: NDArray[np.float32] = np.where(total > 0, mixed / np.maximum(total, 1e-6), colors)
     return filled.astype(np.float32)
-
-
-def _check_size(size: int) -> None:
-    if not isinstance(size, (int, np.integer)):
-        raise TypeError(f"size: expected a whole number of pixels, got {size!r}")
-    if not 1 <= size <= _MAX_SIZE:
-        raise ValueError(f"size: expected 1..{_MAX_SIZE} pixels, got {size}")

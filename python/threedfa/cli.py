@@ -34,7 +34,7 @@ from .errors import ExportError, ThreedfaError
 from .evaluation import measure, read_marked, table_text, tables
 from .export import DEFAULT_TEXTURE_SIZE, encode_mesh
 from .files import atomic_write_all
-from .image import DEFAULT_MAX_PIXELS, SAMPLE, load_image, save_image
+from .image import DEFAULT_MAX_PIXELS, MAX_SIDE, SAMPLE, load_image, save_image
 from .landmark_sets import table_named
 from .metric_pose import intrinsics, size_in_centimetres
 from .model import MorphableModel
@@ -42,7 +42,7 @@ from .networks import Backend
 from .pack import Pack, list_packs, verify_pack
 from .rendering import Mode, render
 from .tables import faces_to_dict, write_csv, write_json, write_json_lines, write_npz
-from .textures import MAX_TEXTURE_SIZE, uv_texture
+from .textures import uv_texture
 from .upstream.convert import import_upstream_pack
 from .upstream.download import download_upstream
 from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE
@@ -214,8 +214,8 @@ def _pixel_count(text: str) -> int:
 
 def _texture_size(text: str) -> int:
     size = _whole_number(text)
-    if not 0 <= size <= MAX_TEXTURE_SIZE:
-        raise argparse.ArgumentTypeError(f"expected 0..{MAX_TEXTURE_SIZE}, got {size}")
+    if not 0 <= size <= MAX_SIDE:
+        raise argparse.ArgumentTypeError(f"expected 0..{MAX_SIDE}, got {size}")
     return size
 
 
@@ -271,19 +271,11 @@ def _analyze_files(
     except OSError as error:
         raise ExportError(f"cannot make the folder {options.output}: {error.strerror}") from error
     given = frozenset(path.resolve() for path in paths)
-    tables = {
-        "faces.json": options.json,
-        "faces.jsonl": options.jsonl,
-        "faces.csv": options.csv,
-        "livelink.csv": options.livelink,
-        "openface.csv": options.openface_csv,
-    }
-    kept = any(tables.values())
-    for name, asked in tables.items():
-        if asked:
-            _require_free(options.output / name, given)
     results: list[Frame] = []
     frames: list[Frame] = []  # also those that failed: time goes on
+    tables = _tables(options, analyzer.model, results, frames)
+    for name in tables:
+        _require_free(options.output / name, given)
     failed = 0
     progress = tqdm(paths, disable=len(paths) < 2, unit="picture")
     for path, stem in zip(progress, _unique_stems(paths), strict=True):
@@ -296,28 +288,47 @@ def _analyze_files(
         else:
             count = len(frame[2])
             tqdm.write(f"{path}: {count} {'face' if count == 1 else 'faces'}")
-            if kept:
+            if tables:
                 results.append(frame)
                 frames.append(frame)
-    json_options = _json_options(options, analyzer.model)
-    if options.json:
-        write_json(options.output / "faces.json", results, **json_options)
-    if options.jsonl:
-        write_json_lines(options.output / "faces.jsonl", results, **json_options)
-    if options.csv:
-        write_csv(options.output / "faces.csv", results, landmark_set=_landmark_set(options))
-    if options.livelink:
-        write_livelink(options.output / "livelink.csv", frames, frame_rate=options.frame_rate)
-    if options.openface_csv:
-        write_openface(
-            options.output / "openface.csv",
-            frames,
-            frame_rate=options.frame_rate,
-            field_of_view=options.field_of_view,
-        )
+    for name, write in tables.items():
+        write(options.output / name)
     if failed:
         _complain(f"{failed} of {len(paths)} pictures failed")
     return 1 if failed else 0
+
+
+def _tables(
+    options: argparse.Namespace, model: MorphableModel, results: list[Frame], frames: list[Frame]
+) -> dict[str, Callable[[Path], None]]:
+    """Names of the files asked for that hold all pictures, and what writes each when both lists are
+    filled."""
+    json_options = _json_options(options, model)
+    every: dict[str, tuple[bool, Callable[[Path], None]]] = {
+        "faces.json": (options.json, lambda path: write_json(path, results, **json_options)),
+        "faces.jsonl": (
+            options.jsonl,
+            lambda path: write_json_lines(path, results, **json_options),
+        ),
+        "faces.csv": (
+            options.csv,
+            lambda path: write_csv(path, results, landmark_set=_landmark_set(options)),
+        ),
+        "livelink.csv": (
+            options.livelink,
+            lambda path: write_livelink(path, frames, frame_rate=options.frame_rate),
+        ),
+        "openface.csv": (
+            options.openface_csv,
+            lambda path: write_openface(
+                path,
+                frames,
+                frame_rate=options.frame_rate,
+                field_of_view=options.field_of_view,
+            ),
+        ),
+    }
+    return {name: write for name, (asked, write) in every.items() if asked}
 
 
 def _landmark_set(options: argparse.Namespace) -> str:

@@ -120,14 +120,11 @@ class FaceDetector:
         Raises:
             ImageError: if the image cannot be read or used.
         """
-        return self.detect_loaded(load_image(image, color=color))
-
-    def detect_loaded(self, image: NDArray[np.uint8]) -> Detections:
-        """:meth:`detect` for what :func:`threedfa.image.load_image` gave."""
-        return self.candidates(image)[: self.max_faces]
+        return self.candidates(load_image(image, color=color))[: self.max_faces]
 
     def candidates(self, image: NDArray[np.uint8]) -> Detections:
-        """:meth:`detect_loaded` without a limit to their number."""
+        """What :meth:`detect` finds in an image from :func:`threedfa.image.load_image`, without a
+        limit to their number."""
         loc, conf = self._network.run(self.network_input(image))
         return self.from_output(loc, conf, image.shape[:2])
 

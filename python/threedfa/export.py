@@ -15,7 +15,7 @@ from .errors import ExportError
 from .face import Face
 from .files import atomic_write_all
 from .gltf import GltfNode, encode_glb
-from .image import ColorOrder, encode_image, load_image
+from .image import ColorOrder, check_side, encode_image, load_image
 from .mesh_files import (
     MeshPart,
     encode_obj_parts,
@@ -26,7 +26,7 @@ from .mesh_files import (
 )
 from .pack import CENTIMETRES
 from .rendering import vertex_colors
-from .textures import check_texture_size, mesh_texture
+from .textures import mesh_texture
 
 Space: TypeAlias = Literal["image", "object"]
 """Coordinates of a mesh file: those of the picture, or the head's own."""
@@ -125,7 +125,7 @@ def encode_mesh(
         if value not in known:
             raise ValueError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
     if texture_size is not None:
-        check_texture_size(texture_size)
+        check_side("texture size", texture_size)
     if image is None and space == "image":
         raise ValueError('space "image": expected the image as well; or use space="object"')
     pixels = None if image is None else load_image(image, color=color)

@@ -32,6 +32,10 @@ DEFAULT_MAX_PIXELS: Final = 2**28 // 3
 """Largest picture decoded unless the caller says otherwise: 256 MiB of RGB, 89 megapixels. It is
 also the size from which Pillow warns of decompression bombs."""
 
+MAX_SIDE: Final = 8192
+"""Side in pixels of the largest texture or crop that is made; a texture takes 7 GB meanwhile, about
+100 bytes a texel."""
+
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """The file formats that are read, by Pillow's names. Pillow's other decoders are never tried."""
 
@@ -147,6 +151,19 @@ def encoded_size(data: bytes) -> tuple[int, int]:
     """
     with _open(io.BytesIO(data), f"image data of {len(data)} bytes") as picture:
         return picture.height, picture.width
+
+
+def check_side(name: str, value: int) -> None:
+    """Refuse what cannot be the side of a square picture to be made.
+
+    Raises:
+        TypeError: if it is not a whole number.
+        ValueError: if it is not in 1..``MAX_SIDE`` pixels.
+    """
+    if not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected a whole number of pixels, got {value!r}")
+    if not 1 <= value <= MAX_SIDE:
+        raise ValueError(f"{name}: expected 1..{MAX_SIDE} pixels, got {value}")
 
 
 def save_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:

@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from . import _core
 from .face import Face
-from .image import ColorOrder, load_image
+from .image import ColorOrder, check_side, load_image
 from .rendering import rasterize_window
 
 Fill: TypeAlias = Literal["mirror", "photo", "transparent"]
 """What texels show that the viewer does not see."""
-
-MAX_TEXTURE_SIZE = 8192  # 7 GB while it is made: about 100 bytes a texel
 
 _Image: TypeAlias = NDArray[np.uint8]
 
@@ -107,24 +105,11 @@ def mesh_texture(image: NDArray[np.uint8], face: Face, size: int) -> NDArray[np.
     return _spread(texture, visibility >= 0)
 
 
-def check_texture_size(size: int) -> None:
-    """Refuse what cannot be the side of a texture.
-
-    Raises:
-        TypeError: if it is not a whole number.
-        ValueError: if it is out of range.
-    """
-    if not isinstance(size, (int, np.integer)):
-        raise TypeError(f"texture size: expected a whole number of pixels, got {size!r}")
-    if not 1 <= size <= MAX_TEXTURE_SIZE:
-        raise ValueError(f"texture size: expected 1..{MAX_TEXTURE_SIZE} pixels, got {size}")
-
-
 def _lay_out(
     image: _Image, face: Face, size: int, fill: Fill
 ) -> tuple[_Image, NDArray[np.float32]]:
     """Texture and visibility, which is -1 where the layout has no triangle."""
-    check_texture_size(size)
+    check_side("texture size", size)
     uv = face.model.uv
     if uv is None:
         raise ValueError(

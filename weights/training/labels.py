@@ -64,8 +64,8 @@ def fit(
         free = name.startswith(FREE)
         ridge[shapes + i] = 0.05 if free else 1.0
         if not free:
-            costs = [cost for part, cost in COSTS.items() if name.startswith(part)]
-            sparse[shapes + i] = costs[0] if costs else RARE_COST
+            known = (cost for part, cost in COSTS.items() if name.startswith(part))
+            sparse[shapes + i] = next(known, RARE_COST)
         if name.startswith(UNSEEN):
             high[shapes + i] = 0.0
 
