@@ -114,6 +114,7 @@ def encode_mesh(
     if encoder is None:
         *others, last = _ENCODERS
         raise ExportError(f"{path}: expected a name that ends in {', '.join(others)} or {last}")
+    faces = list(faces)  # read more than once
     if not faces:
         raise ExportError(f"{path}: expected at least one face, got none")
     if space is None:

@@ -48,7 +48,7 @@ def atomic_write_all(files: Sequence[tuple[Path, bytes]]) -> None:
     Raises:
         ExportError: as `atomic_write`; files that were not there before are not there then.
     """
-    added = [path for path, _ in files if not path.exists()]
+    added = [path for path, _ in files if not os.path.lexists(path)]  # never an error
     try:
         with contextlib.ExitStack() as stack:
             # They appear when the stack is left: what was entered last comes first.
@@ -56,6 +56,6 @@ def atomic_write_all(files: Sequence[tuple[Path, bytes]]) -> None:
                 stack.enter_context(atomic_write(path)).write(content)
     except BaseException:
         for path in added:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError, ValueError):  # names that cannot be
+                path.unlink()
         raise

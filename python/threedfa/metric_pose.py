@@ -25,9 +25,9 @@ class MetricPose:
 
     Attributes:
         camera_matrix: float64 (3, 3) the intrinsics that were used, pixels.
-        reprojection_error: root mean square distance in pixels between the vertices in the image
-            and the placed head seen through the camera. A weak-perspective fit of a head that is
-            near leaves some pixels of it.
+        reprojection_error: root mean square distance in pixels between vertices in the image (every
+            so many of them, those that the pose was found from) and the placed head seen through
+            the camera. A weak-perspective fit of a head that is near leaves some pixels of it.
     """
 
     camera_matrix: NDArray[np.float64]

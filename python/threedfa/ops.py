@@ -50,15 +50,16 @@ def nms(
         boxes: (N, 4) x1 y1 x2 y2.
         scores: (N,).
         iou_threshold: 0..1.
-        offset: added to each side before areas are computed: 0 for continuous coordinates, 1 for
-            the "+1 pixel" areas of Fast R-CNN.
+        offset: added to each side before areas are computed, 0 or more: 0 for continuous
+            coordinates, 1 for the "+1 pixel" areas of Fast R-CNN.
 
     Returns:
         Indices of the kept boxes, best first.
 
     Raises:
         TypeError: an array that is not of real numbers.
-        ValueError: wrong shapes, values that are not finite, a threshold outside 0..1.
+        ValueError: wrong shapes, values that are not finite, a threshold outside 0..1, a negative
+            offset.
     """
     return _core.nms(boxes, scores, iou_threshold, offset=offset)
 

@@ -70,7 +70,8 @@ def render(
     Raises:
         ImageError: if the image cannot be read or used.
         PackError: if the pack's model lacks the landmark set.
-        ValueError: for an unknown mode or landmark set, or an alpha outside 0..1.
+        ValueError: for an unknown mode, an alpha outside 0..1, or a landmark set that is not known;
+            sets are looked up in the models of the faces, so for none of them there is no error.
     """
     if mode not in _PAINTERS:
         raise ValueError(f"mode: expected one of {', '.join(get_args(Mode))}, got {mode!r}")

@@ -196,6 +196,7 @@ def write_csv(
             name is not known.
         ExportError: if the file cannot be written.
     """
+    results = [(name, size, list(faces)) for name, size, faces in results]  # read more than once
     count = _LANDMARKS
     if landmark_set != _IBUG68:
         every = (face for _, _, faces in results for face in faces)
@@ -270,6 +271,7 @@ def encode_npz(faces: Sequence[FaceFields], *, landmark_sets: Sequence[str] = ()
         ValueError: if a value is not finite, an array has a wrong shape, the faces are not of one
             model, or a landmark set of that name is not known or has the name of another array.
     """
+    faces = list(faces)  # read more than once
     poses = [face.pose for face in faces]
     arrays: dict[str, Any] = {
         "bbox": _stack("bbox", [face.bbox for face in faces], (4,)),

@@ -89,6 +89,15 @@ def test_unknown_suffix(faces: list[Face], tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("suffix", ["obj", "ply", "stl"])
+def test_faces_given_by_an_iterator(faces: list[Face], tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    save_mesh(path, None, faces)
+    expected = path.read_bytes()
+    save_mesh(path, None, iter(faces))  # type: ignore[arg-type]
+    assert path.read_bytes() == expected
+
+
 def test_no_faces(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="at least one face, got none"):
         save_mesh(tmp_path / "mesh.obj", IMAGE, [])

@@ -172,3 +172,26 @@ def test_files_that_belong_together_come_all_or_not_at_all(tmp_path: Path) -> No
     with pytest.raises(ExportError, match="No such file"):
         files.atomic_write_all([(tmp_path / "a", b"new"), (tmp_path / "no" / "b", b"new")])
     assert sorted(names_in(tmp_path)) == ["b", "c"]
+
+
+@pytest.mark.parametrize("name", ["n" * 300 + ".obj", "a\0b.obj"])
+def test_names_that_cannot_be_are_export_errors(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ExportError):
+        files.atomic_write_all([(tmp_path / "a.png", b"x"), (tmp_path / name, b"x")])
+    with pytest.raises(ExportError):
+        files.atomic_write_all([(tmp_path / "f" / name, b"x")])
+    assert not names_in(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folder permissions are POSIX's")
+def test_a_folder_that_may_not_be_looked_into(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may look everywhere")
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o000)
+    try:
+        with pytest.raises(ExportError, match="Permission denied"):
+            files.atomic_write_all([(folder / "a", b"x")])
+    finally:
+        folder.chmod(0o755)
+    assert not names_in(folder)

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from threedfa import FaceAnalyzer
+from threedfa import FaceAligner, FaceAnalyzer
 from threedfa.tables import (
     FaceFields,
     Result,
@@ -246,6 +246,20 @@ def test_csv_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.float32(points), face.landmarks)
     for line in text.splitlines()[1:]:
         assert line.startswith('"')  # a name is always quoted
+
+
+@pytest.mark.parametrize("landmark_set", ["ibug68", "five"])
+def test_faces_given_by_an_iterator(tmp_path: Path, landmark_set: str) -> None:
+    image = np.zeros((200, 200, 3), np.uint8)
+    faces = FaceAligner().align(image, np.float32([[10, 10, 90, 90], [20, 40, 190, 190]]))
+    written = []
+    for results in ([("a", (200, 200), faces)], iter([("a", (200, 200), iter(faces))])):
+        write_csv(tmp_path / "a.csv", results, landmark_set=landmark_set)  # type: ignore[arg-type]
+        written.append((tmp_path / "a.csv").read_text())
+    assert written[0] == written[1]
+    assert len(written[0].splitlines()) == 3
+    write_npz(tmp_path / "a.npz", iter(faces), landmark_sets=["five"])  # type: ignore[arg-type]
+    assert np.load(tmp_path / "a.npz")["five"].shape == (2, 5, 3)
 
 
 def test_csv_file_without_faces(tmp_path: Path) -> None:
