@@ -245,6 +245,38 @@ def test_closing_lids_show_the_skin_below_the_eyes(tools: Any) -> None:
     assert shown[1.0] < shown[0.0] / 20
 
 
+def test_a_donor_shows_in_its_part_with_the_others_colours(tools: Any) -> None:
+    model, _, module = tools
+    topology = module.Topology.of(model)
+    rng = np.random.default_rng(2)
+    grey, params, points = frontal(model)
+    grey[:] = 120
+    halves = grey.copy()  # of which the face's middle line is the border
+    halves[:, : SIDE // 2], halves[:, SIDE // 2 :] = 20, 180
+    head, other = (module.Head(model, topology, p, params, points, rng) for p in (grey, halves))
+    marks = model.points68.of(model.mean)
+    at_mark = np.linalg.norm(model.mean[:, None] - marks, axis=2).argmin(0)
+    seen = set()
+    for covered in (True, False) * 20:
+        donor = module.Donor.draw(head, other, covered, rng)
+        assert donor.weight.min() == 0
+        assert donor.weight.max() == 1
+        eyes, mouth = (donor.weight[at_mark[part]].min() > 0.9 for part in ([37, 46], [48, 54]))
+        assert mouth or not covered
+        seen.add((covered, bool(eyes), bool(mouth)))
+    assert seen == {(True, False, True), *((False, e, m) for e, m in ((0, 1), (1, 0), (1, 1)))}
+
+    donor = module.Donor.draw(head, other, True, rng)
+    image, camera = head.render(
+        head.coefficients, head.turn, np.zeros(3, np.float32), np.zeros_like(grey), rng, donor
+    )
+    flat = marks @ camera[:2, :3].T + camera[:2, 3]
+    x, y = np.rint(flat[[48, 54, 17, 26]]).astype(int).T
+    shown = image[y, x].mean(1)
+    half = 80 / sys.modules["donor"].MOST_GAIN
+    assert shown == pytest.approx([120 - half, 120 + half, 120, 120], abs=12)
+
+
 def test_eyes_too_narrow_to_show_an_iris_stay(tools: Any) -> None:
     model, _, module = tools
     portrait, params, points = frontal(model)
@@ -363,6 +395,30 @@ def test_a_packs_regressor_is_trained_further(
     )
     for a, b in zip(before, after, strict=True):
         assert np.abs(a - b).max() < 1e-3
+
+
+def test_a_wider_network_begins_as_the_narrower_one(tools: Any) -> None:
+    import torch
+
+    sys.path.insert(0, str(TRAINING))
+    try:
+        import network
+    finally:
+        sys.path.remove(str(TRAINING))
+    pictures = torch.randn(2, 3, 120, 120, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        narrow, wide = (network.load_network(MODEL.parent, width).eval() for width in (None, 0.875))
+        for a, b in zip(narrow(pictures), wide(pictures), strict=True):
+            assert (a - b).abs().max() < 1e-4
+        assert wide.width == 0.875
+        counts = network.channel_counts(0.875)
+        assert [len(wide.stem.weight)] + [len(b.pointwise.weight) for b in wide.blocks] == counts
+        added = wide.features(pictures)[:, : counts[-1]].std(0)[
+            len(narrow.blocks[-1].pointwise.weight) :
+        ]
+        assert (added > 0).float().mean() > 0.5  # there is something to learn from
+    with pytest.raises(ValueError, match=r"expected at most \d+ channels, got \d+"):
+        network.load_network(MODEL.parent, 0.25)
 
 
 def test_other_packs_regressors_are_refused(tools: Any, tmp_path: Path) -> None:

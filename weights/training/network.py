@@ -1,10 +1,10 @@
 """The regressor's network, and how it starts from an exported one.
 
-MobileNet-V1 (Howard et al. 2017) at half width, as upstream's ``mb05``, for 120 x 120 pixels. Two
-things are different: beside the global average, the last layer sees small maps of three resolutions
-with their positions kept (averages lose where things are; no ReLU, behind which maps could die),
-and one more output says whether the crop holds a well aligned face. 50 million multiply-adds, so
-two passes cost less than one of upstream's ``mb1`` (183 million).
+MobileNet-V1 (Howard et al. 2017) for 120 x 120 pixels, at half width as upstream's ``mb05`` or a
+little wider. Two things are different: beside the global average, the last layer sees small maps of
+three resolutions with their positions kept (averages lose where things are; no ReLU, behind which
+maps could die), and one more output says whether the crop holds a well aligned face. At width 0.625
+78 million multiply-adds, so two passes cost less than one of upstream's ``mb1`` (183 million).
 """
 
 from __future__ import annotations
@@ -19,10 +19,19 @@ import torch
 from torch import Tensor, nn
 
 INPUT_SIZE = 120
+WIDTH = 0.625  # of the shipped network
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)  # of the 13 depthwise blocks
 STEM_CHANNELS = 32  # at width 1
 CHANNELS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)  # at width 1
+DISTURBANCE = 0.5  # of a new channel's filter, times the deviation of its layer's weights
+BLOCK = 16  # channels come in multiples of it, up to which ONNX Runtime would fill them anyway
 TAPS = {4: (15, 8), 10: (8, 32), 12: (4, 64)}  # after block: side of the map, channels kept
+
+
+def channel_counts(width: float) -> list[int]:
+    """Channels of the stem and of the blocks."""
+    counts = (STEM_CHANNELS, *CHANNELS)
+    return [BLOCK * max(1, round(count * width / BLOCK)) for count in counts]
 
 
 class _Block(nn.Module):
@@ -55,12 +64,12 @@ class Regressor(nn.Module):
     positive where the crop holds a face about where the region rule puts it.
     """
 
-    def __init__(self, param_count: int, width: float = 0.5) -> None:
+    def __init__(self, param_count: int, width: float = WIDTH) -> None:
         super().__init__()
         self.param_count = param_count
         self.width = width
         self.frozen = False  # whether the batch norms' statistics stay as they are
-        channels = [int(c * width) for c in (STEM_CHANNELS, *CHANNELS)]
+        channels = channel_counts(width)
         self.stem = nn.Conv2d(3, channels[0], 3, 2, 1, bias=False)
         self.stem_norm = nn.BatchNorm2d(channels[0])
         self.blocks = nn.ModuleList(
@@ -136,21 +145,71 @@ def exported_weights(path: Path) -> dict[str, Tensor]:
     }
 
 
-def load_network(pack: Path) -> Regressor:
+def widened(weights: dict[str, Tensor], width: float, seed: int) -> dict[str, Tensor]:
+    """Exported weights for a wider network that computes the same.
+
+    A new channel is a disturbed copy of an old one to which no layer listens yet (after Net2Net,
+    Chen et al. 2016, whose copies take over a part of the old channel's work).
+
+    Raises:
+        ValueError: if the network is wider already.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    stem, *counts = channel_counts(width)
+    layers = [("stem", stem)]
+    for i, count in enumerate(counts):
+        layers += [(f"block{i}.depthwise", 0), (f"block{i}.pointwise", count)]
+    result = dict(weights)
+    origin = torch.arange(3)  # the old channel that each channel is, or is a copy of
+    for name, count in layers:
+        old, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        inputs = len(origin)
+        if count:  # else depthwise
+            if count < len(old):
+                raise ValueError(f"{name}: expected at most {count} channels, got {len(old)}")
+            copies = torch.randint(len(old), (count - len(old),), generator=generator)
+            origin = torch.cat([torch.arange(len(old)), copies])
+        noise = (
+            DISTURBANCE * old.std() * torch.randn(len(origin), *old.shape[1:], generator=generator)
+        )
+        noise[: len(old)] = 0
+        filters = old[origin] + noise
+        result[f"{name}.weight"] = _deaf(filters, inputs) if count else filters
+        result[f"{name}.bias"] = bias[origin]
+    for i in TAPS:
+        result[f"tap{i}.weight"] = _deaf(weights[f"tap{i}.weight"], counts[i])
+    for name in ("params.weight", "confidence.weight"):  # channels first, then the taps' maps
+        channels, maps = weights[name].split([len(bias), weights[name].shape[1] - len(bias)], 1)
+        result[name] = torch.cat([_deaf(channels, counts[-1]), maps], 1)
+    return result
+
+
+def _deaf(filters: Tensor, inputs: int) -> Tensor:
+    """Filters that take more inputs and do not listen to the new ones."""
+    added = filters.new_zeros(len(filters), inputs - filters.shape[1], *filters.shape[2:])
+    return torch.cat([filters, added], 1)
+
+
+def load_network(pack: Path, width: float | None = None, seed: int = 1) -> Regressor:
     """The regressor of a pack that ``make_pack.py`` put together, to train it further.
 
     Batch norms are folded away there; here their statistics stay (``frozen``).
 
     Args:
         pack: the pack's folder.
+        width: to widen it to; without one it stays as wide as it is.
+        seed: for new channels.
 
     Raises:
-        ValueError: if it is not this network.
+        ValueError: if it is not this network, or wider than ``width``.
     """
     entry = json.loads((pack / "pack.json").read_text())["regressor"]
     weights = exported_weights(pack / entry["file"])
     try:
-        width = len(weights["stem.weight"]) / STEM_CHANNELS
+        if width is None:
+            width = len(weights[f"block{len(CHANNELS) - 1}.pointwise.weight"]) / CHANNELS[-1]
+        else:
+            weights = widened(weights, width, seed)
         network = Regressor(len(entry["param_mean"]), width)
         with torch.no_grad():
             _fill(network, weights)

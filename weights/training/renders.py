@@ -6,8 +6,9 @@
 Each portrait is a texture for its own fitted mesh: a vertex takes the colour of the pixel it
 projects to, moved by what the fit misses the teacher's points by; lids that close take theirs from
 the portrait with skin painted over its eyes. The mesh gets another pose, expression and, to train
-on, often another shape, and is drawn by the project's rasterizer, whose interpolated attributes are
-positions in the portrait, so the texture stays as sharp as the portrait. A grid around the head
+on, often another shape and a part of another portrait's face (``donor.py``), and is drawn by the
+project's rasterizer, whose interpolated attributes are positions in the portraits, so the texture
+stays as sharp as they are. A grid around the head
 carries hair and background along and falls away behind it; a disc inside the lips shows teeth and
 tongue or the portrait's own open mouth. What the pose uncovers beyond the grid shows a piece of
 another portrait.
@@ -28,6 +29,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from donor import Donor, looked_up
 from face import CAMERA, REGION_SCALE, Array, Morphable
 from numpy.typing import NDArray
 
@@ -39,6 +41,8 @@ Loop = NDArray[np.int64]
 CROP, REGION = 224, 132  # pixels: the pictures and the landmarks' region in their middle
 OVERSAMPLING = 1.5
 VARIANTS = 8  # of one portrait in a row
+ALIKE = np.deg2rad(12)  # yaw of two portraits of which one can show a part of the other
+DONATED = 0.6  # of the portraits to train on get a part of another's face
 GRID = 32  # cells of the background across the portrait
 OPEN_MOUTH_CM = 0.35  # from here the portrait shows its own mouth inside
 ATLAS = 64  # pixels, side of the drawn mouth inside
@@ -280,7 +284,7 @@ class Head:
             result[loop] = np.where(heights > heights.mean(), upper, lower)
         return result
 
-    def _closes(self, coefficients: Array) -> bool:
+    def closes(self, coefficients: Array) -> bool:
         """Whether a lid covers more of an eye than in the portrait."""
         places = [
             self.model.shape_count + self.model.expression_index(f"eye{name}{side}")
@@ -288,6 +292,15 @@ class Head:
             for side in ("Left", "Right")
         ]
         return bool((coefficients[places] > self.coefficients[places] + CLOSING).any())
+
+    def places_for(self, coefficients: Array) -> Array:
+        """(V, 2) where each vertex takes its colour in the texture."""
+        places = self.places.copy()
+        if self.closes(coefficients):
+            skin = np.ones(len(places), bool)
+            skin[np.concatenate(self.topology.eyeballs)] = False
+            places[skin, 0] += self.skin_offset
+        return places
 
     def _background(self) -> tuple[Array, Array, Array]:
         """A grid over the portrait, as deep as the head's outline and falling away from it."""
@@ -341,6 +354,7 @@ class Head:
         light: Array,
         behind: Image,
         rng: np.random.Generator,
+        donor: Donor | None = None,
     ) -> tuple[Image, Array]:
         """Draw the head.
 
@@ -350,6 +364,7 @@ class Head:
             light: (3,) direction in camera axes; its length is the depth of shading.
             behind: uint8 (CROP, CROP, 3), seen where nothing is drawn.
             rng: for the inside of the mouth.
+            donor: whose face to show in a part of this one.
 
         Returns:
             uint8 (CROP, CROP, 3) and the (3, 4) camera in its pixels.
@@ -375,29 +390,23 @@ class Head:
         brightness = np.exp(normals @ (turn.T @ light))
         facing = normals @ turn[2] > 0.2
         lit = np.clip(brightness / brightness[facing].mean(), 0.35, 1.7)
-        places = np.concatenate([self.places, self.grid_places, plug_places])
-        if self._closes(coefficients):
+        if self.closes(coefficients):
             lit *= self.lashes
-            skin = np.ones(len(vertices), bool)
-            skin[np.concatenate(self.topology.eyeballs)] = False
-            places[: len(vertices)][skin, 0] += self.skin_offset
+        places = [self.places_for(coefficients), self.grid_places, plug_places]
         shade[: len(vertices), 0] = lit
         size = int(CROP * OVERSAMPLING)
         pixels = points @ camera[:, :3].T + camera[:, 3]
         pixels[:, :2] = (pixels[:, :2] + 0.5) * OVERSAMPLING - 0.5
-        drawn = ops.rasterize(
-            pixels, triangles, size, size, attributes=np.column_stack([places, shade])
-        )
+        attributes = [np.concatenate(places), shade]
+        if donor is not None:
+            attributes.append(np.zeros((len(points), 3), np.float32))
+            attributes[-1][: len(vertices)] = donor.attributes(coefficients)
+        drawn = ops.rasterize(pixels, triangles, size, size, attributes=np.column_stack(attributes))
         assert drawn.image is not None
-        texture = self._with_atlas(rng)
-        image = cv2.remap(
-            texture,
-            drawn.image[..., :2],
-            None,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        ).astype(np.float32)
-        image *= drawn.image[..., 2:]
+        image = looked_up(self._with_atlas(rng), drawn.image[..., :2])
+        if donor is not None:
+            image = donor.shown(image, drawn.image[..., 3:])
+        image *= drawn.image[..., 2:3]
         empty = drawn.triangle < 0
         image[empty] = cv2.resize(behind, (size, size))[empty]
         image = cv2.resize(image, (CROP, CROP), interpolation=cv2.INTER_AREA)
@@ -575,22 +584,34 @@ def shard(number: int, options: argparse.Namespace, heldout: bool) -> None:
     images = np.empty((options.shard_size, CROP, CROP, 3), np.uint8)
     params = np.empty((options.shard_size, model.param_count), np.float32)
     behind = np.zeros((CROP, CROP, 3), np.uint8)
+    yaws = np.array([portrait_yaw(params) for params in labels["params"][rows]])
+
+    def textured(row: int) -> tuple[Head, bool, Image]:
+        """A portrait's head, whether its eyes show nothing but their own state, the portrait."""
+        file = str(labels["image"][row])
+        portrait = cv2.imread(str(options.material / file))
+        head = Head(model, parts, portrait, labels["params"][row], labels["points"][row], rng)
+        return head, file in COVERED_EYES or head.eyes_stay, portrait
+
     for i in range(options.shard_size):
         if i % VARIANTS == 0:
-            row = rng.choice(rows)
-            file = str(labels["image"][row])
-            portrait = cv2.imread(str(options.material / file))
-            head = Head(model, parts, portrait, labels["params"][row], labels["points"][row], rng)
+            place = rng.integers(len(rows))
+            head, covered, portrait = textured(rows[place])
+            donor = None
+            if not heldout and rng.random() < DONATED:
+                alike = np.flatnonzero(np.abs(yaws - yaws[place]) < ALIKE)
+                other, other_covered, _ = textured(rows[rng.choice(alike)])
+                donor = Donor.draw(head, other, covered or other_covered, rng)
         # Held-out faces keep their shapes, to measure on.
         coefficients = head.coefficients.copy()
         if not heldout:
             shape = director.shape(coefficients[: model.shape_count], rng)
             coefficients[: model.shape_count] = shape
         coefficients[model.shape_count :] = director.expression(
-            coefficients[model.shape_count :], file in COVERED_EYES or head.eyes_stay, rng
+            coefficients[model.shape_count :], covered, rng
         )
         images[i], camera = head.render(
-            coefficients, director.pose(head.turn, rng), director.light(rng), behind, rng
+            coefficients, director.pose(head.turn, rng), director.light(rng), behind, rng, donor
         )
         params[i] = np.concatenate([camera.ravel(), coefficients])
         if i % VARIANTS == VARIANTS - 1:
@@ -601,6 +622,13 @@ def shard(number: int, options: argparse.Namespace, heldout: bool) -> None:
         np.save(partial, array)
         partial.replace(path)
     print(f"{name}: {len(images)} renders", flush=True)
+
+
+def portrait_yaw(params: Array) -> float:
+    """Radians, of the head that was fitted to a portrait."""
+    camera = params[:CAMERA].reshape(3, 4)[:, :3]
+    turn = camera / np.linalg.norm(camera, axis=1, keepdims=True)
+    return angles(turn * np.array([[1], [-1], [1]], np.float32))[0]
 
 
 def backdrop(portrait: Image, rng: np.random.Generator) -> Image:

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from crops import Batch, Crops, Examples, portrait_crops, render_crops
 from face import CAMERA, Array, Morphable, to_pack_camera, to_pack_frame
-from network import Regressor, load_network
+from network import WIDTH, Regressor, load_network
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
@@ -381,9 +381,9 @@ def train(options: argparse.Namespace) -> None:
     )
     print(f"{len(examples.portraits)} portraits, {len(examples.renders)} renders", flush=True)
     if options.init:
-        network = load_network(options.init)
+        network = load_network(options.init, options.width, options.seed)
     else:
-        network = Regressor(model.param_count, options.width)
+        network = Regressor(model.param_count, options.width or WIDTH)
     network = network.to(device, memory_format=torch.channels_last)
     points = Points(model, options.material).to(device)
     optimizers = Optimizers(network)
@@ -471,7 +471,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.4, help="last part of the run")
     parser.add_argument("--strength", type=float, default=0.5, help="of the augmentation, 0..1")
-    parser.add_argument("--width", type=float, default=0.5)
+    parser.add_argument(
+        "--width",
+        type=float,
+        help=f"times MobileNet's; by default the pack's of --init, or {WIDTH}",
+    )
     parser.add_argument(
         "--probes",
         type=int,
