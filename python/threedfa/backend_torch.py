@@ -83,6 +83,10 @@ class TorchNetwork:
                 constants[proto.output[0]] = _array(path, node.attribute("value", None))
                 node.finish()
                 continue
+            if node.kind == "Cast":
+                constants[proto.output[0]] = _full_precision(node)
+                node.finish()
+                continue
             run = _operation(node)
             inputs = node.finish()
             for name in inputs:
@@ -294,8 +298,18 @@ def _operation(node: _Node) -> _Operation:
         return _PLAIN[node.kind]
     if node.kind in _OPERATORS:
         return _OPERATORS[node.kind](node)
-    supported = ", ".join(sorted([*_PLAIN, *_OPERATORS, "Constant"]))
+    supported = ", ".join(sorted([*_PLAIN, *_OPERATORS, "Cast", "Constant"]))
     raise node.error(f"unsupported operator; the torch backend has {supported}")
+
+
+def _full_precision(node: _Node) -> NDArray[Any]:
+    """Weights that the file keeps in half precision; there is no other use of a cast."""
+    node.require("to", TensorProto.FLOAT)
+    node.require("saturate", 1)  # tells of 8-bit numbers only
+    value = node.parameter(0, np.float16)
+    if value is None:
+        raise node.error("expected one input, got none")
+    return value.astype(np.float32)
 
 
 def _identity(x: torch.Tensor) -> torch.Tensor:

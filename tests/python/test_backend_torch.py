@@ -271,6 +271,13 @@ GRAPHS: dict[str, onnx.NodeProto | list[onnx.NodeProto]] = {
         ),
         node("Add", "x", "c"),
     ],
+    "half precision": [
+        helper.make_node(
+            "Constant", [], ["c"], value=numpy_helper.from_array(KERNEL.astype(np.float16))
+        ),
+        helper.make_node("Cast", ["c"], ["k"], to=TensorProto.FLOAT),
+        node("Conv", "x", "k"),
+    ],
     "constant shape": [
         helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(integers(0, -1))),
         node("Reshape", "x", "c"),
@@ -365,6 +372,14 @@ REFUSED = {
         "expected one output, got 2",
     ),
     "wrong type": (node("Add", "x", "nothing"), "add"),
+    "cast of what is no constant": (
+        helper.make_node("Cast", ["x"], ["y"], "cast", to=TensorProto.FLOAT),
+        "'x' to be a constant",
+    ),
+    "cast of full precision": (
+        helper.make_node("Cast", ["row"], ["y"], "cast", to=TensorProto.FLOAT),
+        "input 0 as float16, got float32",
+    ),
     "value of a constant": (
         helper.make_node("Constant", [], ["y"], value_float=1.0),
         "constant as a tensor",

@@ -394,7 +394,7 @@ def test_a_packs_regressor_is_trained_further(
         for file in (MODEL.parent / "regressor.onnx", path)
     )
     for a, b in zip(before, after, strict=True):
-        assert np.abs(a - b).max() < 1e-3
+        assert np.abs(a - b).max() < 1e-2  # weights rounded to half precision
 
 
 def test_a_wider_network_begins_as_the_narrower_one(tools: Any) -> None:

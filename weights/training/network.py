@@ -140,7 +140,7 @@ def unfold(conv: nn.Conv2d, norm: nn.BatchNorm2d, filters: Tensor, bias: Tensor)
 def exported_weights(path: Path) -> dict[str, Tensor]:
     """The weights in an ONNX file, by their names there."""
     return {
-        tensor.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
+        tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).astype(np.float32))
         for tensor in onnx.load(path).graph.initializer
     }
 
