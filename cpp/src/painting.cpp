@@ -7,6 +7,7 @@
 
 #include "bounds.hpp"
 #include "row_stride.hpp"
+#include "simd/loops.hpp"
 #include "threedfa/rasterizer.hpp"
 #include "triangle_indices.hpp"
 
@@ -20,15 +21,6 @@ void find_window(float low, float high, int size, int& first, int& count) {
   first = static_cast<int>(std::max(std::min(low, end), 0.0f));
   const int last = static_cast<int>(std::max(std::min(high, end), 0.0f));
   count = std::max(last - first, 0) + 1;
-}
-
-/// 0..1 to 0..255, rounded down; without branches, many at once.
-void to_bytes(const float* values, std::size_t count, std::uint8_t* out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const float positive = values[i] > 0.0f ? values[i] * 255.0f : 0.0f;
-    out[i] =
-        static_cast<std::uint8_t>(static_cast<std::int32_t>(positive < 255.0f ? positive : 255.0f));
-  }
 }
 
 }  // namespace
@@ -56,24 +48,35 @@ void paint_mesh(const Canvas& canvas, Span<const float> vertices,
   const std::size_t pixels = static_cast<std::size_t>(buffers.height) * width;
   workspace.depth.resize(pixels);
   workspace.image.resize(channels * pixels);
-  workspace.row.resize(channels * width);
+  workspace.row.resize(width);
   buffers.depth = workspace.depth.data();
   buffers.image = workspace.image.data();
   clear(buffers);
   rasterize(vertices, triangles, colors, static_cast<int>(channels), buffers);
 
+  const simd::Loops& loops = simd::loops();
+  const auto is_drawn = [](float z) { return z != -std::numeric_limits<float>::infinity(); };
   for (int row = 0; row < buffers.height; ++row) {
     const std::size_t first = static_cast<std::size_t>(row) * width;
-    const float* const depth = &workspace.depth[first];
-    const std::uint8_t* color = workspace.row.data();
-    to_bytes(&workspace.image[channels * first], channels * width, workspace.row.data());
-    std::uint8_t* out =
+    const float *const depth = &workspace.depth[first], *const depth_end = depth + width;
+    const float* const color = &workspace.image[channels * first];
+    std::uint8_t* const out =
         canvas.data + (buffers.top + row) * canvas.row_stride + std::ptrdiff_t{3} * buffers.left;
-    for (std::size_t i = 0; i < width; ++i, out += 3, color += channels) {
-      if (depth[i] == -std::numeric_limits<float>::infinity()) continue;
-      out[0] = color[0];
-      out[1] = color[channels == 1 ? 0 : 1];
-      out[2] = color[channels == 1 ? 0 : 2];
+    // One run of drawn pixels after the other.
+    for (const float* end = depth;;) {
+      const float* const begin = std::find_if(end, depth_end, is_drawn);
+      if (begin == depth_end) break;
+      end = std::find_if_not(begin, depth_end, is_drawn);
+      const auto from = static_cast<std::size_t>(begin - depth);
+      const auto run = static_cast<std::size_t>(end - begin);
+      if (channels == 3) {
+        loops.to_bytes(color + 3 * from, 3 * run, out + 3 * from);
+        continue;
+      }
+      loops.to_bytes(color + from, run, workspace.row.data());
+      for (std::size_t i = 0; i < run; ++i) {
+        std::fill_n(out + 3 * (from + i), 3, workspace.row[i]);
+      }
     }
   }
 }

@@ -1,11 +1,11 @@
 #include "threedfa/rasterizer.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
 #include <string>
+#include <type_traits>
 
 #include "simd/loops.hpp"
 #include "simd/triangle.hpp"
@@ -13,11 +13,6 @@
 
 namespace threedfa {
 namespace {
-
-/// Of a small triangle, whose box has at most kSmall + 1 columns and rows of pixel centres. Small
-/// triangles are drawn in quads, many at once, others row by row.
-constexpr std::size_t kMostQuads =
-    (simd::TriangleBatch::kSmall / 2 + 1) * (simd::TriangleBatch::kSmall / 2 + 1);
 
 struct Mesh : simd::MeshView {
   std::size_t triangle_count;
@@ -47,32 +42,15 @@ void narrow(const simd::Edge& edge, double row_value, int& first, int& last) {
   }
 }
 
-/// The pixels of one of the 16 sets of four.
-struct CoveredPixels {
-  std::uint16_t pixels[4];
-  std::uint16_t count;
-};
-
-constexpr std::array<CoveredPixels, 16> covered_pixels() {
-  std::array<CoveredPixels, 16> sets{};
-  for (std::size_t set = 0; set < 16; ++set) {
-    for (std::uint16_t pixel = 0; pixel < 4; ++pixel) {
-      if ((set >> pixel & 1) != 0) sets[set].pixels[sets[set].count++] = pixel;
-    }
-  }
-  return sets;
-}
-
-constexpr std::array<CoveredPixels, 16> kCoveredPixels = covered_pixels();
-
-/// Draws triangles in the order in which they come.
+/// Draws triangles so that of equal depths the first triangle's stays.
 class Painter {
  public:
   Painter(const Mesh& mesh, const RasterBuffers& buffers)
       : mesh_(mesh),
         buffers_(buffers),
         window_{buffers.left, buffers.left + buffers.width - 1, buffers.top,
-                buffers.top + buffers.height - 1} {}
+                buffers.top + buffers.height - 1},
+        grid_{buffers.left, buffers.top, buffers.width} {}
 
   void paint() {
     for (first_ = 0; first_ < mesh_.triangle_count; first_ += kBatch) {
@@ -82,7 +60,7 @@ class Painter {
 
  private:
   static constexpr std::size_t kBatch = simd::TriangleBatch::kMost;
-  static constexpr std::size_t kQuads = simd::PixelQuads::kMost;
+  static constexpr std::int32_t kHidden = -1;  // in place of the slot of a pixel in the list
 
   const std::int32_t* corners_of(std::int32_t triangle) const {
     return mesh_.triangles + 3 * static_cast<std::size_t>(triangle);
@@ -101,105 +79,110 @@ class Painter {
   }
 
   void paint_batch(std::size_t count) {
-    loops_.set_up_triangles(mesh_, first_, count, window_, batch_, quads_);
-    // Without a branch: whether a small triangle holds a pixel's centre cannot be foretold.
-    std::uint8_t with_pixels[kBatch];
-    std::size_t found = 0;
+    loops_.set_up_triangles(mesh_, first_, count, window_, batch_);
+    // Without a branch: how large a triangle is cannot be foretold.
+    std::uint8_t larger[kBatch + 1];
+    std::size_t larger_count = 0;
     for (std::size_t slot = 0; slot < count; ++slot) {
-      quads_.slot[slot] = static_cast<std::int32_t>(slot);
-      with_pixels[found] = static_cast<std::uint8_t>(slot);
-      found += quads_.wanted[slot] != 0;
+      larger[larger_count] = static_cast<std::uint8_t>(slot);
+      larger_count += batch_.larger[slot] != 0;
     }
-    // Quads in the order of their triangles; those from kBatch on are still to be looked at.
-    quad_count_ = 0;
-    last_ = kBatch;
-    for (std::size_t k = 0; k < found; ++k) {
-      const std::size_t slot = with_pixels[k];
-      if (batch_.small[slot] == 0) {
-        paint_quads();
+    // Successive triangles are painted together as far as their pixels fit the list.
+    constexpr std::size_t kMost = simd::PixelList::kMost - 4 * kBatch;
+    std::size_t begin = 0, first = 0, pixels = 0;
+    for (std::size_t k = 0; k < larger_count; ++k) {
+      const std::size_t slot = larger[k];
+      const bool small = batch_.small[slot] != 0;
+      const std::size_t box = small ? box_size(slot) : 0;
+      if (!small || pixels + box > kMost) {
+        paint_some(begin, slot, larger + first, larger + k);
+        begin = slot;
+        first = k;
+        pixels = 0;
+      }
+      pixels += box;
+      if (!small) {
         paint_rows(slot);
+        begin = slot + 1;
+        first = k + 1;
+      }
+    }
+    paint_some(begin, count, larger + first, larger + larger_count);
+  }
+
+  std::size_t box_size(std::size_t slot) const {
+    return static_cast<std::size_t>(batch_.right[slot] - batch_.left[slot] + 1) *
+           static_cast<std::size_t>(batch_.bottom[slot] - batch_.top[slot] + 1);
+  }
+
+  /// Paints the triangles `begin` to `end` - 1, among them those with larger boxes.
+  void paint_some(std::size_t begin, std::size_t end, const std::uint8_t* larger,
+                  const std::uint8_t* larger_end) {
+    list_.count = list_.unsure_count = 0;
+    loops_.list_covered(batch_, begin, end, grid_, list_);
+    loops_.list_boxes(batch_, larger, static_cast<std::size_t>(larger_end - larger), grid_, list_);
+    for (std::size_t k = 0; k < list_.unsure_count; ++k) look_exactly(k);
+    const RasterBuffers buffers = buffers_;  // which nothing below can change
+    for (std::size_t k = 0; k < list_.count; ++k) {
+      const auto pixel = static_cast<std::size_t>(list_.pixel[k]);
+      const float depth = list_.depth[k], there = buffers.depth[pixel];
+      if (!(depth > there) && !(depth == there && paints_over(k))) {
+        list_.slot[k] = kHidden;
         continue;
       }
-      if (last_ + kMostQuads > kQuads) paint_quads();
-      const int columns = batch_.right[slot] - batch_.left[slot] + 1;
-      const int rows = batch_.bottom[slot] - batch_.top[slot] + 1;
-      order_[quad_count_++] = static_cast<std::uint16_t>(slot);
-      if ((columns > 2) | (rows > 2)) add_quads(slot, columns, rows);
+      const float weights[] = {list_.weights[0][k], list_.weights[1][k], list_.weights[2][k]};
+      const std::int32_t triangle = triangle_in(static_cast<std::size_t>(list_.slot[k]));
+      paint_pixel(buffers, triangle, pixel, depth, weights);
     }
-    paint_quads();
+    if (buffers.image == nullptr) return;
+    switch (mesh_.channels) {  // so that the usual loops over channels have a fixed length
+      case 1:
+        return paint_listed(std::integral_constant<std::size_t, 1>{});
+      case 3:
+        return paint_listed(std::integral_constant<std::size_t, 3>{});
+      default:
+        return paint_listed(mesh_.channels);
+    }
   }
 
-  /// Covers the box of a triangle with quads, but for the first one.
-  void add_quads(std::size_t slot, int columns, int rows) {
-    for (int y = 0; y < rows; y += 2) {
-      for (int x = y == 0 ? 2 : 0; x < columns; x += 2) {
-        const std::size_t quad = last_++;
-        order_[quad_count_++] = static_cast<std::uint16_t>(quad);
-        quads_.slot[quad] = static_cast<std::int32_t>(slot);
-        quads_.left[quad] = batch_.left[slot] + x;
-        quads_.top[quad] = batch_.top[slot] + y;
-        quads_.wanted[quad] =
-            (x + 1 < columns ? 0b1111 : 0b0101) & (y + 1 < rows ? 0b1111 : 0b0011);
+  /// Paints the attributes of the pixels in the list that are not hidden.
+  template <class Channels>
+  void paint_listed(Channels channels) const {
+    for (std::size_t k = 0; k < list_.count; ++k) {
+      if (list_.slot[k] == kHidden) continue;
+      const float weights[] = {list_.weights[0][k], list_.weights[1][k], list_.weights[2][k]};
+      paint_attributes(triangle_in(static_cast<std::size_t>(list_.slot[k])),
+                       static_cast<std::size_t>(list_.pixel[k]), weights, channels);
+    }
+  }
+
+  /// Whether pixel `k` of the list, as deep as what is there, comes from a triangle before that
+  /// one's: the list is not in their order.
+  bool paints_over(std::size_t k) const {
+    for (std::size_t n = k; n-- > 0;) {
+      if (list_.pixel[n] == list_.pixel[k] && list_.slot[n] != kHidden) {
+        return list_.slot[k] < list_.slot[n];
       }
     }
+    return false;
   }
 
-  void paint_quads() {
-    loops_.cover_quads(batch_, kBatch, last_, quads_);
-    paint_pixels(find_covered());
-    quad_count_ = 0;
-    last_ = kBatch;
-  }
-
-  /// Writes into places_ where in the arrays of quads_ the covered pixels are; returns how many.
-  std::size_t find_covered() {
-    std::size_t count = 0;
-    for (std::size_t k = 0; k < quad_count_; ++k) {
-      const std::size_t quad = order_[k];
-      if (quads_.covered[quad] > 0b1111) cover_exactly(quad);
-      // Four are written and those that are not covered overwritten: without a branch, as above.
-      const CoveredPixels& pixels = kCoveredPixels[static_cast<std::size_t>(quads_.covered[quad])];
-      for (std::size_t n = 0; n < 4; ++n) {
-        places_[count + n] = static_cast<std::uint16_t>(pixels.pixels[n] * kQuads + quad);
-      }
-      count += pixels.count;
-    }
-    return count;
-  }
-
-  /// Paints those of the first `count` places that are not hidden, in this order.
-  void paint_pixels(std::size_t count) {
-    const RasterBuffers buffers = buffers_;  // which nothing below can change
-    for (std::size_t k = 0; k < count; ++k) {
-      const std::size_t place = places_[k], quad = place % kQuads, pixel = place / kQuads;
-      const int x = quads_.left[quad] + static_cast<int>(pixel % 2);
-      const int y = quads_.top[quad] + static_cast<int>(pixel / 2);
-      const float weights[] = {quads_.weights[0][place], quads_.weights[1][place],
-                               quads_.weights[2][place]};
-      const auto slot = static_cast<std::size_t>(quads_.slot[quad]);
-      paint_pixel(buffers, triangle_in(slot), x, y, quads_.depth[place], weights);
-    }
-  }
-
-  /// Looks at those pixels of a quad again, in exact arithmetic, that single precision left open.
-  void cover_exactly(std::size_t quad) {
-    const simd::Triangle triangle = exact_triangle(static_cast<std::size_t>(quads_.slot[quad]));
+  /// Adds an unsure pixel to the list if it is inside.
+  void look_exactly(std::size_t unsure) {
+    const std::int32_t pixel = list_.unsure_pixel[unsure], slot = list_.unsure_slot[unsure];
+    const simd::Triangle triangle = exact_triangle(static_cast<std::size_t>(slot));
     const simd::Edge* const edges = triangle.edges;
-    std::int32_t& covered = quads_.covered[quad];
-    for (std::size_t pixel = 0; pixel < 4; ++pixel) {
-      if ((covered >> 4 >> pixel & 1) == 0) continue;
-      const double x = quads_.left[quad] + static_cast<int>(pixel % 2);
-      const double y = quads_.top[quad] + static_cast<int>(pixel / 2);
-      const simd::Fragment fragment =
-          simd::fragment_at(triangle, simd::value_at(edges[0], x, simd::value_in_row(edges[0], y)),
-                            simd::value_at(edges[1], x, simd::value_in_row(edges[1], y)),
-                            simd::value_at(edges[2], x, simd::value_in_row(edges[2], y)));
-      covered |= static_cast<std::int32_t>(fragment.inside) << pixel;
-      const std::size_t place = kQuads * pixel + quad;
-      for (std::size_t k = 0; k < 3; ++k) quads_.weights[k][place] = fragment.weights[k];
-      quads_.depth[place] = fragment.depth;
-    }
-    covered &= 0b1111;
+    const double x = grid_.left + pixel % grid_.width, y = grid_.top + pixel / grid_.width;
+    const simd::Fragment fragment =
+        simd::fragment_at(triangle, simd::value_at(edges[0], x, simd::value_in_row(edges[0], y)),
+                          simd::value_at(edges[1], x, simd::value_in_row(edges[1], y)),
+                          simd::value_at(edges[2], x, simd::value_in_row(edges[2], y)));
+    if (!fragment.inside) return;
+    const std::size_t place = list_.count++;
+    list_.pixel[place] = pixel;
+    list_.slot[place] = slot;
+    for (std::size_t k = 0; k < 3; ++k) list_.weights[k][place] = fragment.weights[k];
+    list_.depth[place] = fragment.depth;
   }
 
   void paint_rows(std::size_t slot) {
@@ -217,30 +200,34 @@ class Painter {
         for (std::size_t n = 0; n < count; ++n) {
           if (row_.covered[n] == 0) continue;
           const float weights[] = {row_.weights[0][n], row_.weights[1][n], row_.weights[2][n]};
-          paint_pixel(buffers_, triangle_in(slot), x + static_cast<int>(n), y, row_.depth[n],
-                      weights);
+          const std::size_t pixel = pixel_at(x + static_cast<int>(n), y);
+          if (!(row_.depth[n] > buffers_.depth[pixel])) continue;
+          paint_pixel(buffers_, triangle_in(slot), pixel, row_.depth[n], weights);
+          if (buffers_.image == nullptr) continue;
+          paint_attributes(triangle_in(slot), pixel, weights, mesh_.channels);
         }
       }
     }
   }
 
-  void paint_pixel(const RasterBuffers& buffers, std::int32_t triangle, int x, int y, float depth,
-                   const float* weights) const {
-    const std::size_t pixel =
-        static_cast<std::size_t>(y - buffers.top) * static_cast<std::size_t>(buffers.width) +
-        static_cast<std::size_t>(x - buffers.left);
-    if (!(depth > buffers.depth[pixel])) return;
+  std::size_t pixel_at(int x, int y) const {
+    return static_cast<std::size_t>(y - buffers_.top) * static_cast<std::size_t>(buffers_.width) +
+           static_cast<std::size_t>(x - buffers_.left);
+  }
+
+  static void paint_pixel(const RasterBuffers& buffers, std::int32_t triangle, std::size_t pixel,
+                          float depth, const float* weights) {
     buffers.depth[pixel] = depth;
     if (buffers.triangle != nullptr) buffers.triangle[pixel] = triangle;
     if (buffers.barycentric != nullptr) {
       for (std::size_t k = 0; k < 3; ++k) buffers.barycentric[3 * pixel + k] = weights[k];
     }
-    if (buffers.image != nullptr) paint_attributes(triangle, pixel, weights);
   }
 
-  void paint_attributes(std::int32_t triangle, std::size_t pixel, const float* weights) const {
+  template <class Channels>
+  void paint_attributes(std::int32_t triangle, std::size_t pixel, const float* weights,
+                        Channels channels) const {
     const std::int32_t* const corners = corners_of(triangle);
-    const std::size_t channels = mesh_.channels;
     const float* const c0 = mesh_.attributes + channels * static_cast<std::size_t>(corners[0]);
     const float* const c1 = mesh_.attributes + channels * static_cast<std::size_t>(corners[1]);
     const float* const c2 = mesh_.attributes + channels * static_cast<std::size_t>(corners[2]);
@@ -254,14 +241,11 @@ class Painter {
   const Mesh& mesh_;
   const RasterBuffers& buffers_;
   const simd::PixelWindow window_;
+  const simd::PixelGrid grid_;
   const simd::Loops& loops_ = simd::loops();
   std::size_t first_ = 0;  // triangle of the batch
   simd::TriangleBatch batch_;
-  simd::PixelQuads quads_;
-  std::size_t last_ = kBatch;    // behind the last of quads_
-  std::uint16_t order_[kQuads];  // of quads, as their triangles come
-  std::size_t quad_count_ = 0;   // in order_
-  std::uint16_t places_[4 * kQuads + 4];
+  simd::PixelList list_;
   simd::PixelRow row_;
 };
 
@@ -277,6 +261,8 @@ std::size_t require_buffers(const RasterBuffers& buffers) {
   }
   const std::size_t pixels =
       static_cast<std::size_t>(buffers.height) * static_cast<std::size_t>(buffers.width);
+  require(pixels <= std::numeric_limits<std::int32_t>::max(), "buffers", "fewer than 2^31 pixels",
+          std::to_string(pixels));
   require(pixels == 0 || buffers.depth != nullptr, "buffers", "a depth buffer", "null");
   return pixels;
 }

@@ -172,6 +172,22 @@ TEST_CASE("rasterizer: what is in the buffers stays where it is nearer") {
   CHECK(p.drawn(2, 1));
 }
 
+TEST_CASE("rasterizer: what is in the buffers stays where it is as near") {
+  std::mt19937 random(12);
+  for (const int size : {8, 40}) {
+    Vertices vertices;
+    Triangles triangles;
+    random_soup(random, 200, size, vertices, triangles);
+    for (std::size_t k = 2; k < vertices.size(); k += 3) vertices[k] = 1.0f;
+    const Picture before = drawn(vertices, triangles, size, size);
+    Picture after = before;
+    std::reverse(triangles.begin(), triangles.end());
+    draw(vertices, triangles, after.buffers());
+    CHECK(after.triangle == before.triangle);
+    CHECK(after.barycentric == before.barycentric);
+  }
+}
+
 TEST_CASE("rasterizer: a triangulated square covers every pixel exactly once") {
   std::mt19937 random(1);
   for (int round = 0; round < 60; ++round) {
@@ -280,14 +296,17 @@ TEST_CASE("rasterizer: a soup looks as if each triangle were drawn alone, one af
     Vertices vertices;
     Triangles triangles;
     random_soup(random, 150, size, vertices, triangles);
-    if (round % 2 == 0) {  // small ones
-      for (std::size_t k = 0; k < vertices.size(); k += 9) {
+    if (round % 4 != 1) {  // small ones, in every fourth round between others
+      for (std::size_t k = 0; k < vertices.size(); k += round % 4 == 3 ? 18 : 9) {
         for (std::size_t i = 3; i < 9; ++i) {
           vertices[k + i] = vertices[k + i % 3] + static_cast<float>(random() % 64) / 16.0f;
         }
       }
     }
-    for (std::size_t k = 2; k < vertices.size(); k += 3) vertices[k] = float(random() % 3);  // ties
+    for (std::size_t k = 2; k < vertices.size();
+         k += 3) {  // ties, in every third round nothing else
+      vertices[k] = round % 3 == 0 ? 1.0f : float(random() % 3);
+    }
     const Picture together = drawn(vertices, triangles, size, size);
     Picture expected(size, size);
     for (std::size_t t = 0; t < triangles.size(); t += 3) {
@@ -336,7 +355,7 @@ TEST_CASE("rasterizer: the order of triangles does not matter where depths diffe
 
 TEST_CASE("rasterizer: clipping gives the part of a larger picture") {
   std::mt19937 random(6);
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; round < 100; ++round) {
     Vertices vertices;
     Triangles triangles;
     random_soup(random, 40, 40, vertices, triangles);
@@ -347,9 +366,11 @@ TEST_CASE("rasterizer: clipping gives the part of a larger picture") {
       moved[k] -= static_cast<float>(left);  // exact: multiples of 1/16
       moved[k + 1] -= static_cast<float>(top);
     }
-    const Picture part = drawn(moved, triangles, 17, 23);
-    for (int y = 0; y < 17; ++y) {
-      for (int x = 0; x < 23; ++x) {
+    const int height = 1 + static_cast<int>(random() % 17);
+    const int width = 1 + static_cast<int>(random() % 23);
+    const Picture part = drawn(moved, triangles, height, width);
+    for (int y = 0; y < height; ++y) {
+      for (int x = 0; x < width; ++x) {
         const std::size_t i = part.pixel(x, y), j = whole.pixel(left + x, top + y);
         CHECK(part.triangle[i] == whole.triangle[j]);
         CHECK(part.depth[i] == whole.depth[j]);
@@ -358,7 +379,7 @@ TEST_CASE("rasterizer: clipping gives the part of a larger picture") {
         }
       }
     }
-    Picture window(17, 23);
+    Picture window(height, width);
     RasterBuffers buffers = window.buffers();
     buffers.left = left;
     buffers.top = top;
@@ -516,6 +537,9 @@ TEST_CASE("rasterizer: bad input is refused") {
   CHECK_THROWS_AS(clear(buffers), std::invalid_argument);
   buffers.height = 1 << 24;
   buffers.top = 1;
+  CHECK_THROWS_AS(clear(buffers), std::invalid_argument);
+  buffers.height = 1 << 16;
+  buffers.width = 1 << 15;
   CHECK_THROWS_AS(clear(buffers), std::invalid_argument);
   CHECK_NOTHROW(draw(vertices, {0, 1, 2}, RasterBuffers{}));
 }

@@ -119,34 +119,40 @@ TEST_CASE("simd: every build covers the same pixels to the same bits") {
     }
     const MeshView mesh{vertices.data(), triangles.data()};
     const PixelWindow window{3, kWidth, 5, kHeight};
-    PixelQuads quads{};
-    for (std::size_t i = count; i < PixelQuads::kMost; ++i) {
-      quads.slot[i] = static_cast<std::int32_t>(generator() % count);
-      quads.left[i] = static_cast<std::int32_t>(generator() % kWidth);
-      quads.top[i] = static_cast<std::int32_t>(generator() % kHeight);
-      quads.wanted[i] = static_cast<std::int32_t>(generator() % 16);
-    }
     for_each_build([&](const Loops& scalar, const Loops& other) {
       TriangleBatch expected{}, found{};
-      PixelQuads one = quads, two = quads;
-      scalar.set_up_triangles(mesh, 0, count, window, expected, one);
-      other.set_up_triangles(mesh, 0, count, window, found, two);
+      scalar.set_up_triangles(mesh, 0, count, window, expected);
+      other.set_up_triangles(mesh, 0, count, window, found);
+      std::vector<std::uint8_t> boxes;
       for (std::size_t i = 0; i < count; ++i) {
         CHECK((found.left[i] >= 3 && found.top[i] >= 5));
         CHECK((found.right[i] <= kWidth && found.bottom[i] <= kHeight));
         CHECK((found.left[i] == expected.left[i] && found.right[i] == expected.right[i] &&
                found.top[i] == expected.top[i] && found.bottom[i] == expected.bottom[i]));
-      }
-      scalar.cover_quads(expected, count, PixelQuads::kMost, one);
-      other.cover_quads(found, count, PixelQuads::kMost, two);
-      for (std::size_t i = 0; i < PixelQuads::kMost; ++i) {
-        REQUIRE(one.covered[i] == two.covered[i]);
-        for (std::size_t pixel = 0; pixel < 4; ++pixel) {
-          if ((one.covered[i] >> pixel & 1) == 0) continue;  // the rest means nothing
-          const std::size_t at = PixelQuads::kMost * pixel + i;
-          CHECK(one.depth[at] == two.depth[at]);
-          for (std::size_t k = 0; k < 3; ++k) CHECK(one.weights[k][at] == two.weights[k][at]);
+        REQUIRE(found.covered[i] == expected.covered[i]);
+        REQUIRE(found.larger[i] == expected.larger[i]);
+        REQUIRE(found.small[i] == expected.small[i]);
+        if (boxes.size() < 2 && found.larger[i] * found.small[i] == 1) {
+          boxes.push_back(static_cast<std::uint8_t>(i));
         }
+      }
+      const std::size_t first = generator() % count;
+      const PixelGrid grid{3, 5, kWidth - 2};
+      PixelList one{}, two{};
+      scalar.list_covered(expected, first, count, grid, one);
+      other.list_covered(found, first, count, grid, two);
+      scalar.list_boxes(expected, boxes.data(), boxes.size(), grid, one);
+      other.list_boxes(found, boxes.data(), boxes.size(), grid, two);
+      REQUIRE(one.count == two.count);
+      REQUIRE(one.unsure_count == two.unsure_count);
+      for (std::size_t i = 0; i < one.count; ++i) {
+        CHECK((one.pixel[i] == two.pixel[i] && one.slot[i] == two.slot[i]));
+        CHECK(one.depth[i] == two.depth[i]);
+        for (std::size_t k = 0; k < 3; ++k) CHECK(one.weights[k][i] == two.weights[k][i]);
+      }
+      for (std::size_t i = 0; i < one.unsure_count; ++i) {
+        CHECK((one.unsure_pixel[i] == two.unsure_pixel[i]));
+        CHECK((one.unsure_slot[i] == two.unsure_slot[i]));
       }
 
       const float* const v = vertices.data();
@@ -162,14 +168,16 @@ TEST_CASE("simd: every build covers the same pixels to the same bits") {
   }
 }
 
-TEST_CASE("simd: where single precision is sure of a quad, exact arithmetic says the same") {
+TEST_CASE("simd: where single precision is sure of a pixel, exact arithmetic says the same") {
   std::size_t sure = 0, unsure = 0;
   for (int round = 0; round < 400; ++round) {
     constexpr std::size_t kCount = TriangleBatch::kMost;
     // From far below a pixel to too large, around points from the window's corner to far away.
     const float size = std::ldexp(1.0f, round % 12 - 5);
     const float far = round % 3 == 0 ? 4000.0f : 60.0f;
-    const PixelWindow window{0, 5000, 0, 5000};
+    constexpr std::int32_t kEnd = 5000;
+    const PixelWindow window{0, kEnd, 0, kEnd};
+    const PixelGrid grid{0, 0, kEnd + 1};
     const auto middles = random_floats(2 * kCount, -1, far);
     auto vertices = random_floats(9 * kCount, -size, size);
     std::vector<std::int32_t> triangles(3 * kCount);
@@ -183,39 +191,72 @@ TEST_CASE("simd: where single precision is sure of a quad, exact arithmetic says
       }
     }
     TriangleBatch batch{};
-    PixelQuads quads{};
-    loops().set_up_triangles({vertices.data(), triangles.data()}, 0, kCount, window, batch, quads);
+    loops().set_up_triangles({vertices.data(), triangles.data()}, 0, kCount, window, batch);
     for (std::size_t i = 0; i < kCount; ++i) {
-      if (quads.covered[i] > 0b1111) {
-        ++unsure;
-        continue;
-      }
-      ++sure;
+      if (batch.small[i] == 0) continue;
+      PixelList list{};
+      const auto slot = static_cast<std::uint8_t>(i);
+      loops().list_covered(batch, i, i + 1, grid, list);
+      if (batch.larger[i] != 0) loops().list_boxes(batch, &slot, 1, grid, list);
+      const auto place_of = [](const std::int32_t* pixels, std::size_t count, std::int32_t pixel) {
+        return static_cast<std::size_t>(std::find(pixels, pixels + count, pixel) - pixels);
+      };
       const float* const v = vertices.data() + 9 * i;
       const Triangle triangle = make_triangle(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]);
       const Edge* const edges = triangle.edges;
-      for (std::size_t pixel = 0; pixel < 4; ++pixel) {
-        if ((quads.wanted[i] >> pixel & 1) == 0) continue;
-        const double x = quads.left[i] + static_cast<int>(pixel % 2);
-        const double y = quads.top[i] + static_cast<int>(pixel / 2);
-        const Fragment exact =
-            fragment_at(triangle, value_at(edges[0], x, value_in_row(edges[0], y)),
-                        value_at(edges[1], x, value_in_row(edges[1], y)),
-                        value_at(edges[2], x, value_in_row(edges[2], y)));
-        const bool covered = (quads.covered[i] >> pixel & 1) != 0;
-        REQUIRE(covered == exact.inside);
-        if (!covered) continue;
-        const std::size_t at = PixelQuads::kMost * pixel + i;
-        for (std::size_t k = 0; k < 3; ++k) {
-          CHECK(quads.weights[k][at] >= 0.0f);
-          CHECK(std::abs(quads.weights[k][at] - exact.weights[k]) <= batch.tolerance[i]);
+      std::size_t listed = 0, open = 0;
+      for (std::int32_t y = batch.top[i]; y <= batch.bottom[i]; ++y) {
+        for (std::int32_t x = batch.left[i]; x <= batch.right[i]; ++x) {
+          const std::int32_t pixel = y * grid.width + x;
+          if (place_of(list.unsure_pixel, list.unsure_count, pixel) < list.unsure_count) {
+            ++open;
+            continue;
+          }
+          ++sure;
+          const Fragment exact =
+              fragment_at(triangle, value_at(edges[0], x, value_in_row(edges[0], y)),
+                          value_at(edges[1], x, value_in_row(edges[1], y)),
+                          value_at(edges[2], x, value_in_row(edges[2], y)));
+          const std::size_t at = place_of(list.pixel, list.count, pixel);
+          REQUIRE((at < list.count) == exact.inside);
+          if (!exact.inside) continue;
+          ++listed;
+          CHECK(list.slot[at] == slot);
+          for (std::size_t k = 0; k < 3; ++k) {
+            CHECK(list.weights[k][at] >= 0.0f);
+            CHECK(std::abs(list.weights[k][at] - exact.weights[k]) <= batch.tolerance[i]);
+          }
+          CHECK(std::abs(list.depth[at] - exact.depth) <= 4 * size * (batch.tolerance[i] + 1e-6f));
         }
-        CHECK(std::abs(quads.depth[at] - exact.depth) <= 4 * size * (batch.tolerance[i] + 1e-6f));
       }
+      CHECK(listed == list.count);  // nothing twice, nothing beyond the box
+      CHECK(open == list.unsure_count);
+      unsure += open;
     }
   }
   CHECK(sure > 10000);
   CHECK(unsure > 100);
+}
+
+TEST_CASE("simd: every build turns values into the same bytes") {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  auto values = random_floats(300, -0.2f, 1.2f);
+  const float odd[] = {kNan, kInfinity, -kInfinity, 1.0f, 0.0f, -0.0f, 3e38f, -3e38f};
+  const int expected[] = {0, 255, 0, 255, 0, 0, 255, 0};
+  std::copy(std::begin(odd), std::end(odd), values.begin());
+  for_each_build([&](const Loops&, const Loops& other) {
+    for (const std::size_t count :
+         {std::size_t{0}, std::size_t{1}, std::size_t{47}, values.size()}) {
+      std::vector<std::uint8_t> bytes(values.size(), 77);
+      other.to_bytes(values.data(), count, bytes.data());
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const float inside = std::min(std::max(values[i], 0.0f), 1.0f);
+        const int byte = i < 8 ? expected[i] : static_cast<int>(inside * 255.0f);
+        CHECK(bytes[i] == (i < count ? byte : 77));
+      }
+    }
+  });
 }
 
 TEST_CASE("simd: every build finds the overlaps of the definition, however large the boxes are") {

@@ -44,10 +44,11 @@ struct PixelWindow {
   std::int32_t left, right, top, bottom;
 };
 
-/// Successive triangles, set up to be tested at pixels in single precision. Their weights 1 and 2
-/// at column x and row y are along[k] * (x - origin x) + down[k] * (y - origin y) + start[k], all
-/// rounded; weight 0 is what they leave of 1. A pixel is inside where all three are above the
-/// tolerance, outside where one is below its negative; in between only exact arithmetic can tell.
+/// Successive triangles, set up to be tested at pixels in single precision, and what that says of
+/// the smallest ones. Their weights 1 and 2 at column x and row y are along[k] * (x - corner x) +
+/// down[k] * (y - corner y), all rounded; weight 0 is what they leave of 1. A pixel is inside where
+/// all three are above the tolerance, outside where one is below its negative; in between only
+/// exact arithmetic can tell.
 struct TriangleBatch {
   static constexpr std::size_t kMost = 64;
   static constexpr int kSmall = 16;       ///< pixels; from there on rounding errors grow too large
@@ -55,22 +56,34 @@ struct TriangleBatch {
   /// First and last columns and rows of pixel centres in the box and in the window; none where a
   /// first is above its last. With NaN among the corners, some of the window's.
   alignas(64) std::int32_t left[kMost], right[kMost], top[kMost], bottom[kMost];
-  alignas(64) float origin_x[kMost], origin_y[kMost];  ///< whole numbers
-  alignas(64) float along[2][kMost], down[2][kMost], start[2][kMost];
+  alignas(64) float corner_x[kMost], corner_y[kMost];  ///< corner 0
+  alignas(64) float along[2][kMost], down[2][kMost];
   alignas(64) float tolerance[kMost];          ///< infinite or NaN where nothing is sure
   alignas(64) float z[kMost], rise[2][kMost];  ///< depth of corner 0, and what 1 and 2 add to it
+  /// Where a small triangle's box has at most two columns and rows: 1 << pixel for those of its
+  /// pixels that are inside, 16 << pixel if unsure. Pixels 0 and 1 are the upper ones, 2 and 3
+  /// those below.
+  alignas(64) std::int32_t covered[kMost];
+  alignas(64) float weights[3][4 * kMost], depth[4 * kMost];  ///< at kMost * pixel + triangle
+  alignas(64) std::int32_t larger[kMost];  ///< 1 for other boxes that hold pixels
 };
 
-/// Quads of 2 x 2 pixels, each with the triangle of a batch that may cover it. Pixels 0 and 1 are
-/// the upper ones, 2 and 3 those below.
-struct PixelQuads {
-  static constexpr std::size_t kMost = 256;
-  alignas(64) std::int32_t slot[kMost];              ///< of the triangle in its batch
-  alignas(64) std::int32_t left[kMost], top[kMost];  ///< pixel 0
-  alignas(64) std::int32_t wanted[kMost];            ///< 1 << pixel for those to look at
-  // What comes out.
-  alignas(64) std::int32_t covered[kMost];                    ///< 1 << pixel; 16 << pixel if unsure
-  alignas(64) float weights[3][4 * kMost], depth[4 * kMost];  ///< at kMost * pixel + quad
+/// Numbers of pixels: (row - top) * width + column - left.
+struct PixelGrid {
+  std::int32_t left, top, width;
+};
+
+/// Pixels that triangles of a batch cover, in no order, and those of which only exact arithmetic
+/// can tell whether they do.
+struct PixelList {
+  static constexpr std::size_t kMost = 1024;
+  static constexpr std::size_t kSize =
+      kMost + 16;  ///< what is written behind the last means nothing
+  std::size_t count = 0;
+  alignas(64) std::int32_t pixel[kSize], slot[kSize];
+  alignas(64) float weights[3][kSize], depth[kSize];
+  std::size_t unsure_count = 0;
+  alignas(64) std::int32_t unsure_pixel[kSize], unsure_slot[kSize];
 };
 
 /// Pixels of one row.
@@ -155,14 +168,20 @@ struct Loops {
   void (*shade)(const float* vertices, const float* normals, std::size_t count,
                 const ShadingTerms& terms, float* out);
 
-  /// Sets up `count` triangles from `first` on, and looks at the first quad of each one's box: quad
-  /// i for triangle i, `wanted` and all that comes out.
-  void (*set_up_triangles)(const MeshView& mesh, std::size_t first, std::size_t count,
-                           const PixelWindow& window, TriangleBatch& batch, PixelQuads& quads);
+  /// Values 0..1 as 0..255, rounded down; what is outside, or NaN, as the nearest, or 0.
+  void (*to_bytes)(const float* values, std::size_t count, std::uint8_t* out);
 
-  /// Fills what comes out of quads `first` to `last` - 1.
-  void (*cover_quads)(const TriangleBatch& batch, std::size_t first, std::size_t last,
-                      PixelQuads& quads);
+  /// Sets up `count` triangles from `first` on.
+  void (*set_up_triangles)(const MeshView& mesh, std::size_t first, std::size_t count,
+                           const PixelWindow& window, TriangleBatch& batch);
+
+  /// Adds what `covered` of the triangles `first` to `last` - 1 says to the list.
+  void (*list_covered)(const TriangleBatch& batch, std::size_t first, std::size_t last,
+                       const PixelGrid& grid, PixelList& list);
+
+  /// Adds those of all pixels in the boxes of `count` small triangles to the list.
+  void (*list_boxes)(const TriangleBatch& batch, const std::uint8_t* slots, std::size_t count,
+                     const PixelGrid& grid, PixelList& list);
 
   /// Fills the first `count` pixels of a row, which begins at column `left`, in exact arithmetic.
   void (*cover_row)(const Triangle& triangle, int y, int left, std::size_t count, PixelRow& row);

@@ -666,54 +666,68 @@ void shade(const float* vertices, const float* normals, std::size_t count,
   }
 }
 
+void to_bytes(const float* __restrict values, std::size_t count, std::uint8_t* __restrict out) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const float positive = values[i] > 0.0f ? values[i] * 255.0f : 0.0f;
+    out[i] =
+        static_cast<std::uint8_t>(static_cast<std::int32_t>(positive < 255.0f ? positive : 255.0f));
+  }
+}
+
 /// What single precision says of a triangle of a batch at a pixel.
 struct QuickFragment {
   float weights[3], depth;
   bool inside, unsure;
 };
 
-/// `row1`, `row2`: weights 1 and 2 of the pixel's row at column 0.
-inline QuickFragment quick_fragment(float along1, float along2, float row1, float row2, float x,
-                                    float tolerance, float z, float rise1, float rise2) {
-  const float w1 = along1 * x + row1, w2 = along2 * x + row2, w0 = 1.0f - w1 - w2;
+/// `x`, `y`: from corner 0 to the pixel's centre.
+THREEDFA_SIMD_INLINE QuickFragment quick_fragment(const TriangleBatch& batch, std::size_t slot,
+                                                  float x, float y) {
+  const float w1 = batch.along[0][slot] * x + batch.down[0][slot] * y;
+  const float w2 = batch.along[1][slot] * x + batch.down[1][slot] * y;
+  const float w0 = 1.0f - w1 - w2, tolerance = batch.tolerance[slot];
   float least = w0 < w1 ? w0 : w1;
   least = least < w2 ? least : w2;
   const bool inside = least > tolerance;
-  return {{w0, w1, w2}, z + (w1 * rise1 + w2 * rise2), inside, !(inside | (least < -tolerance))};
+  return {{w0, w1, w2},
+          batch.z[slot] + (w1 * batch.rise[0][slot] + w2 * batch.rise[1][slot]),
+          inside,
+          !(inside | (least < -tolerance))};
 }
 
-/// Looks at quad `at`, of triangle `slot`.
-THREEDFA_SIMD_INLINE void cover_quad(const TriangleBatch& batch, std::size_t slot, std::size_t at,
-                                     PixelQuads& quads) {
-  const float x = static_cast<float>(quads.left[at]) - batch.origin_x[slot];
-  const float y = static_cast<float>(quads.top[at]) - batch.origin_y[slot];
-  const float along1 = batch.along[0][slot], along2 = batch.along[1][slot];
-  const float tolerance = batch.tolerance[slot], z = batch.z[slot];
-  const float rise1 = batch.rise[0][slot], rise2 = batch.rise[1][slot];
+/// Looks at the first four pixels of the box of triangle `slot`.
+THREEDFA_SIMD_INLINE void cover_quad(TriangleBatch& batch, std::size_t slot) {
+  const std::int32_t columns = batch.right[slot] - batch.left[slot];
+  const std::int32_t rows = batch.bottom[slot] - batch.top[slot];
   std::int32_t covered = 0, unsure = 0;
   for (std::size_t pixel = 0; pixel < 4; ++pixel) {
-    const float py = y + static_cast<float>(pixel / 2);
+    const std::int32_t column = batch.left[slot] + static_cast<std::int32_t>(pixel % 2);
+    const std::int32_t row = batch.top[slot] + static_cast<std::int32_t>(pixel / 2);
     const QuickFragment fragment =
-        quick_fragment(along1, along2, batch.down[0][slot] * py + batch.start[0][slot],
-                       batch.down[1][slot] * py + batch.start[1][slot],
-                       x + static_cast<float>(pixel % 2), tolerance, z, rise1, rise2);
+        quick_fragment(batch, slot, static_cast<float>(column) - batch.corner_x[slot],
+                       static_cast<float>(row) - batch.corner_y[slot]);
     covered |= static_cast<std::int32_t>(fragment.inside) << pixel;
     unsure |= static_cast<std::int32_t>(fragment.unsure) << pixel;
-    const std::size_t place = PixelQuads::kMost * pixel + at;
-    for (std::size_t k = 0; k < 3; ++k) quads.weights[k][place] = fragment.weights[k];
-    quads.depth[place] = fragment.depth;
+    const std::size_t place = TriangleBatch::kMost * pixel + slot;
+    for (std::size_t k = 0; k < 3; ++k) batch.weights[k][place] = fragment.weights[k];
+    batch.depth[place] = fragment.depth;
   }
-  const std::int32_t wanted = quads.wanted[at];
-  quads.covered[at] = (covered & wanted) | (unsure & wanted) << 4;
+  const bool empty = (columns < 0) | (rows < 0);
+  const bool larger = (columns > 1) | (rows > 1) | (batch.small[slot] == 0);
+  std::int32_t wanted = (columns > 0 ? 0b1111 : 0b0101) & (rows > 0 ? 0b1111 : 0b0011);
+  wanted = (empty | larger) ? 0 : wanted;
+  batch.covered[slot] = (covered & wanted) | (unsure & wanted) << 4;
+  batch.larger[slot] = !empty & larger;
 }
 
 void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count,
-                      const PixelWindow& window, TriangleBatch& out, PixelQuads& quads) {
+                      const PixelWindow& window, TriangleBatch& out) {
   const float* __restrict const vertices = mesh.vertices;
   const std::int32_t* __restrict const triangles = mesh.triangles + 3 * first;
   constexpr auto kSmall = static_cast<float>(TriangleBatch::kSmall);
-  constexpr float kError = 1.0f / (1 << 18);  // 64 roundings; fewer are made
+  constexpr float kError = 1.0f / (1 << 19);  // 32 roundings; fewer are made
   constexpr float kConstantError = 1.0f / (1 << 22);
+  constexpr float kUnderflow = 7.9e-31f;  // far above what products lose there
   constexpr float kMostError = 1.0f / (1 << 13);
   const float infinity = static_cast<float>(INFINITY);
   constexpr std::size_t kMost = TriangleBatch::kMost;
@@ -752,14 +766,13 @@ void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count
   float width[kMost], height[kMost];
   const auto find_box = [count](const float (&at)[3][kMost], float begin, float end,
                                 std::int32_t* __restrict lowest, std::int32_t* __restrict highest,
-                                float* __restrict origin, float* __restrict extent) {
+                                float* __restrict extent) {
     for (std::size_t i = 0; i < count; ++i) {
       const float a = at[0][i], b = at[1][i], c = at[2][i];
       float least = a < b ? a : b;
       least = least < c ? least : c;
       float most = a > b ? a : b;
       most = most > c ? most : c;
-      origin[i] = floorf(least);
       extent[i] = most - least;
       // Clipped while they are floating point, so that they fit an int; of NaN nothing is left.
       least = least > begin ? least : begin;
@@ -772,28 +785,24 @@ void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count
     }
   };
   find_box(x_of, static_cast<float>(window.left), static_cast<float>(window.right), batch.left,
-           batch.right, batch.origin_x, width);
+           batch.right, width);
   find_box(y_of, static_cast<float>(window.top), static_cast<float>(window.bottom), batch.top,
-           batch.bottom, batch.origin_y, height);
+           batch.bottom, height);
   for (std::size_t i = 0; i < count; ++i) {
-    // From a point beside the triangle, whatever the window, so that windows show the same.
-    const float x0 = x_of[0][i] - batch.origin_x[i], y0 = y_of[0][i] - batch.origin_y[i];
     const float ux = x_of[1][i] - x_of[0][i], uy = y_of[1][i] - y_of[0][i];
     const float vx = x_of[2][i] - x_of[0][i], vy = y_of[2][i] - y_of[0][i];
     const float inverse = 1.0f / (ux * vy - vx * uy);
-    const float along1 = vy * inverse, down1 = -vx * inverse;
-    const float along2 = -uy * inverse, down2 = ux * inverse;
     // Zero, unless something is infinite or NaN; then nothing is sure, and nothing is drawn.
     const float zero = 0 * z_of[0][i] + 0 * z_of[1][i] + 0 * z_of[2][i];
     const float error =
-        kError * (width[i] + 1.0f) * (height[i] + 1.0f) * fabsf(inverse) + kConstantError + zero;
+        kError * (width[i] * height[i] + kUnderflow) * fabsf(inverse) + kConstantError + zero;
     batch.small[i] = (width[i] < kSmall) & (height[i] < kSmall);
-    batch.along[0][i] = along1;
-    batch.along[1][i] = along2;
-    batch.down[0][i] = down1;
-    batch.down[1][i] = down2;
-    batch.start[0][i] = -(along1 * x0 + down1 * y0);
-    batch.start[1][i] = -(along2 * x0 + down2 * y0);
+    batch.corner_x[i] = x_of[0][i];
+    batch.corner_y[i] = y_of[0][i];
+    batch.along[0][i] = vy * inverse;
+    batch.along[1][i] = -uy * inverse;
+    batch.down[0][i] = -vx * inverse;
+    batch.down[1][i] = ux * inverse;
     batch.tolerance[i] = error < kMostError ? error : infinity;
     batch.z[i] = z_of[0][i];
     batch.rise[0][i] = z_of[1][i] - z_of[0][i];
@@ -801,22 +810,124 @@ void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count
   }
   THREEDFA_SIMD_INDEPENDENT
   for (std::size_t i = 0; i < count; ++i) {
-    const std::int32_t columns = batch.right[i] - batch.left[i];
-    const std::int32_t rows = batch.bottom[i] - batch.top[i];
-    std::int32_t wanted = (columns > 0 ? 0b1111 : 0b0101) & (rows > 0 ? 0b1111 : 0b0011);
-    quads.wanted[i] = ((columns < 0) | (rows < 0)) ? 0 : wanted;
-    quads.left[i] = batch.left[i];
-    quads.top[i] = batch.top[i];
-    cover_quad(batch, i, i, quads);
+    cover_quad(out, i);
   }
 }
 
-void cover_quads(const TriangleBatch& batch, std::size_t first, std::size_t last,
-                 PixelQuads& quads) {
-  THREEDFA_SIMD_INDEPENDENT
-  for (std::size_t i = first; i < last; ++i) {
-    cover_quad(batch, static_cast<std::size_t>(quads.slot[i]), i, quads);
+/// Sixteen pixels that triangles may cover.
+struct SixteenPixels {
+  alignas(64) std::int32_t inside[16], unsure[16];  ///< not 0 if so
+  alignas(64) std::int32_t pixel[16], slot[16];
+  const float *weights[3], *depth;
+};
+
+#ifdef THREEDFA_SIMD_AVX512
+/// Writes those of sixteen values whose bits are set, and something behind them.
+THREEDFA_SIMD_INLINE void compress(__mmask16 set, const void* from, void* to) {
+  _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(set, _mm512_loadu_si512(from)));
+}
+#endif
+
+THREEDFA_SIMD_INLINE void add_to_list(const SixteenPixels& found, PixelList& list) {
+  std::size_t count = list.count, unsure_count = list.unsure_count;
+#ifdef THREEDFA_SIMD_AVX512
+  const __m512i flags = _mm512_load_si512(found.inside), doubts = _mm512_load_si512(found.unsure);
+  const __mmask16 inside = _mm512_test_epi32_mask(flags, flags);
+  const __mmask16 unsure = _mm512_test_epi32_mask(doubts, doubts);
+  compress(inside, found.pixel, list.pixel + count);
+  compress(inside, found.slot, list.slot + count);
+  for (std::size_t k = 0; k < 3; ++k) compress(inside, found.weights[k], list.weights[k] + count);
+  compress(inside, found.depth, list.depth + count);
+  count += static_cast<std::size_t>(__builtin_popcount(inside));
+  if (unsure != 0) {
+    compress(unsure, found.pixel, list.unsure_pixel + unsure_count);
+    compress(unsure, found.slot, list.unsure_slot + unsure_count);
+    unsure_count += static_cast<std::size_t>(__builtin_popcount(unsure));
   }
+#else
+  // Without a branch: whether a pixel is inside cannot be foretold.
+  std::size_t lanes[17], set = 0;
+  std::int32_t doubts = 0;
+  for (std::size_t lane = 0; lane < 16; ++lane) {
+    lanes[set] = lane;
+    set += found.inside[lane] != 0;
+    doubts |= found.unsure[lane];
+  }
+  for (std::size_t n = 0; n < set; ++n, ++count) {
+    const std::size_t lane = lanes[n];
+    list.pixel[count] = found.pixel[lane];
+    list.slot[count] = found.slot[lane];
+    for (std::size_t k = 0; k < 3; ++k) list.weights[k][count] = found.weights[k][lane];
+    list.depth[count] = found.depth[lane];
+  }
+  for (std::size_t lane = 0; doubts != 0 && lane < 16; ++lane) {
+    if (found.unsure[lane] == 0) continue;
+    list.unsure_pixel[unsure_count] = found.pixel[lane];
+    list.unsure_slot[unsure_count++] = found.slot[lane];
+  }
+#endif
+  list.count = count;
+  list.unsure_count = unsure_count;
+}
+
+void list_covered(const TriangleBatch& batch, std::size_t first, std::size_t last,
+                  const PixelGrid& grid, PixelList& list) {
+  for (std::size_t begin = first / 16 * 16; begin < last; begin += 16) {
+    SixteenPixels found;
+    std::int32_t corner[16], covered[16];
+    for (std::size_t i = 0; i < 16; ++i) {
+      const std::size_t slot = begin + i;
+      found.slot[i] = static_cast<std::int32_t>(slot);
+      covered[i] = ((slot >= first) & (slot < last)) ? batch.covered[slot] : 0;
+      corner[i] = (batch.top[slot] - grid.top) * grid.width + (batch.left[slot] - grid.left);
+    }
+    for (std::size_t pixel = 0; pixel < 4; ++pixel) {
+      const std::int32_t offset =
+          static_cast<std::int32_t>(pixel % 2) + (pixel < 2 ? 0 : grid.width);
+      for (std::size_t i = 0; i < 16; ++i) {
+        found.pixel[i] = corner[i] + offset;
+        found.inside[i] = covered[i] & 1 << pixel;
+        found.unsure[i] = covered[i] & 16 << pixel;
+      }
+      const std::size_t place = TriangleBatch::kMost * pixel + begin;
+      for (std::size_t k = 0; k < 3; ++k) found.weights[k] = batch.weights[k] + place;
+      found.depth = batch.depth + place;
+      add_to_list(found, list);
+    }
+  }
+}
+
+THREEDFA_SIMD_INLINE void list_box(const TriangleBatch& batch, std::size_t slot,
+                                   const PixelGrid& grid, PixelList& list) {
+  const std::int32_t right = batch.right[slot], bottom = batch.bottom[slot];
+  SixteenPixels found;
+  alignas(64) float weights[3][16], depth[16];
+  for (std::size_t k = 0; k < 3; ++k) found.weights[k] = weights[k];
+  found.depth = depth;
+  for (std::int32_t& each : found.slot) each = static_cast<std::int32_t>(slot);
+  for (std::int32_t top = batch.top[slot]; top <= bottom; top += 4) {
+    for (std::int32_t left = batch.left[slot]; left <= right; left += 4) {
+      const std::int32_t corner = (top - grid.top) * grid.width + (left - grid.left);
+      for (std::int32_t i = 0; i < 16; ++i) {
+        const std::int32_t column = i % 4, row = i / 4;
+        const QuickFragment fragment =
+            quick_fragment(batch, slot, static_cast<float>(left + column) - batch.corner_x[slot],
+                           static_cast<float>(top + row) - batch.corner_y[slot]);
+        const bool wanted = (left + column <= right) & (top + row <= bottom);
+        found.inside[i] = fragment.inside & wanted;
+        found.unsure[i] = fragment.unsure & wanted;
+        found.pixel[i] = corner + row * grid.width + column;
+        for (std::size_t k = 0; k < 3; ++k) weights[k][i] = fragment.weights[k];
+        depth[i] = fragment.depth;
+      }
+      add_to_list(found, list);
+    }
+  }
+}
+
+void list_boxes(const TriangleBatch& batch, const std::uint8_t* slots, std::size_t count,
+                const PixelGrid& grid, PixelList& list) {
+  for (std::size_t k = 0; k < count; ++k) list_box(batch, slots[k], grid, list);
 }
 
 void cover_row(const Triangle& given, int y, int left, std::size_t count, PixelRow& row) {
@@ -842,6 +953,6 @@ const Loops THREEDFA_SIMD_LOOPS = {
     THREEDFA_SIMD_NAME, add_rows,         overlaps_any, resample_planes,    blend_rows,
     blend_normalized,   normalize_pixels, grey_row,     resample_grey,      blend_grey,
     scatter_areas,      walk_areas,       unit_vectors, unit_float_vectors, shade,
-    set_up_triangles,   cover_quads,      cover_row};
+    to_bytes,           set_up_triangles, list_covered, list_boxes,         cover_row};
 
 }  // namespace threedfa::simd
