@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "bounds.hpp"
@@ -45,19 +46,34 @@ Neighbours neighbours(float position, int size) {
   return {first, std::min(first + 1, size - 1), static_cast<float>(inside - first)};
 }
 
-/// One bilinear sample, image.channels floats.
-void sample(const ImageView& image, float px, float py, float* out) {
+/// Calls `work` with the number of channels, as a constant where it is a usual one, so that loops
+/// over channels have a fixed length.
+template <class Work>
+void with_channels(int channels, Work work) {
+  switch (channels) {
+    case 3:
+      return work(std::integral_constant<std::ptrdiff_t, 3>{});
+    case 4:
+      return work(std::integral_constant<std::ptrdiff_t, 4>{});
+    default:
+      return work(std::ptrdiff_t{channels});
+  }
+}
+
+/// One bilinear sample, a float for each channel.
+template <class Channels>
+void sample(const ImageView& image, float px, float py, Channels channels, float* out) {
   const Neighbours x = neighbours(px, image.width);
   const Neighbours y = neighbours(py, image.height);
   const std::uint8_t* above = image.data + y.first * image.row_stride;
   const std::uint8_t* below = image.data + y.second * image.row_stride;
-  const std::ptrdiff_t left = x.first * image.channels;
-  const std::ptrdiff_t right = x.second * image.channels;
+  const std::ptrdiff_t left = x.first * channels;
+  const std::ptrdiff_t right = x.second * channels;
   const float w00 = (1.0f - x.share) * (1.0f - y.share);
   const float w10 = (1.0f - x.share) * y.share;
   const float w01 = x.share * (1.0f - y.share);
   const float w11 = x.share * y.share;
-  for (std::ptrdiff_t c = 0; c < image.channels; ++c) {
+  for (std::ptrdiff_t c = 0; c < channels; ++c) {
     out[c] = w00 * static_cast<float>(above[left + c]) + w10 * static_cast<float>(below[left + c]) +
              w01 * static_cast<float>(above[right + c]) +
              w11 * static_cast<float>(below[right + c]);
@@ -133,7 +149,7 @@ struct Footprint {
 int sample_count(float x, float y) {
   constexpr float kMost = 64.0f;
   constexpr float kRounding = 0.01f;  // a texel of the size of a pixel needs one sample
-  return static_cast<int>(std::ceil(std::clamp(std::hypot(x, y) - kRounding, 1.0f, kMost)));
+  return static_cast<int>(std::ceil(std::clamp(std::sqrt(x * x + y * y) - kRounding, 1.0f, kMost)));
 }
 
 /// @param p three points in the picture, x y z
@@ -171,25 +187,34 @@ Footprint footprint(const std::array<const float*, 3>& p, const std::array<const
 }
 
 /// The mean of the picture over the texel whose centre is at (x, y). `scratch` has room for
-/// 2 * image.channels floats.
-void sample_texel(const ImageView& image, float x, float y, const Footprint& shape, float* scratch,
-                  std::uint8_t* out) {
-  float* sum = scratch + image.channels;
-  std::fill_n(sum, image.channels, 0.0f);
+/// 2 * channels floats.
+template <class Channels>
+void sample_texel(const ImageView& image, float x, float y, const Footprint& shape,
+                  Channels channels, float* scratch, std::uint8_t* out) {
+  const auto rounded = [](float value) {
+    return static_cast<std::uint8_t>(std::min(value + 0.5f, 255.0f));
+  };
+  if (shape.across == 1 && shape.down == 1) {
+    sample(image, x, y, channels, scratch);
+    std::transform(scratch, scratch + channels, out, rounded);
+    return;
+  }
+  float* const sum = scratch + channels;
+  std::fill_n(sum, static_cast<std::ptrdiff_t>(channels), 0.0f);
   for (int i = 0; i < shape.down; ++i) {
     const float down = (static_cast<float>(i) + 0.5f) / static_cast<float>(shape.down) - 0.5f;
     for (int j = 0; j < shape.across; ++j) {
       const float across = (static_cast<float>(j) + 0.5f) / static_cast<float>(shape.across) - 0.5f;
       sample(image, x + across * shape.x_across + down * shape.x_down,
-             y + across * shape.y_across + down * shape.y_down, scratch);
-      for (int c = 0; c < image.channels; ++c) {
+             y + across * shape.y_across + down * shape.y_down, channels, scratch);
+      for (std::ptrdiff_t c = 0; c < channels; ++c) {
         sum[c] += scratch[c];
       }
     }
   }
   const float share = 1.0f / static_cast<float>(shape.across * shape.down);
-  for (int c = 0; c < image.channels; ++c) {
-    out[c] = static_cast<std::uint8_t>(std::min(sum[c] * share + 0.5f, 255.0f));
+  for (std::ptrdiff_t c = 0; c < channels; ++c) {
+    out[c] = rounded(sum[c] * share);
   }
 }
 
@@ -208,9 +233,11 @@ void sample_bilinear(const ImageView& image, Span<const float> points, int strid
   const auto channels = static_cast<std::size_t>(image.channels);
   require_size("out", count * channels, out.size());
 
-  for (std::size_t i = 0; i < count; ++i) {
-    sample(image, points[i * step], points[i * step + 1], &out[i * channels]);
-  }
+  with_channels(image.channels, [&](auto fixed) {
+    for (std::size_t i = 0; i < count; ++i) {
+      sample(image, points[i * step], points[i * step + 1], fixed, &out[i * channels]);
+    }
+  });
 }
 
 void uv_texture(const ImageView& image, Span<const float> vertices, Span<const float> uv,
@@ -311,31 +338,34 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
     rasterize(layout, triangles, {}, 0, buffers);
     const std::size_t first = static_cast<std::size_t>(top) * side;
     const std::size_t pixels = static_cast<std::size_t>(buffers.height) * side;
-    for (std::size_t i = 0; i < pixels; ++i) {
-      if (owners[i] < 0) {
-        continue;
-      }
-      const auto triangle = static_cast<std::size_t>(owners[i]);
-      std::array<float, 3> point{}, normal{};
-      for (std::size_t corner = 0; corner < 3; ++corner) {
-        const auto vertex = static_cast<std::size_t>(triangles[3 * triangle + corner]);
-        const float weight = weights[3 * i + corner];
-        for (std::size_t axis = 0; axis < 3; ++axis) {
-          point[axis] += weight * points[3 * vertex + axis];
-          normal[axis] += weight * normals[3 * vertex + axis];
+    with_channels(image.channels, [&](auto fixed) {
+      for (std::size_t i = 0; i < pixels; ++i) {
+        if (owners[i] < 0) {
+          continue;
         }
+        const auto triangle = static_cast<std::size_t>(owners[i]);
+        std::array<float, 3> point{}, normal{};
+        for (std::size_t corner = 0; corner < 3; ++corner) {
+          const auto vertex = static_cast<std::size_t>(triangles[3 * triangle + corner]);
+          const float weight = weights[3 * i + corner];
+          for (std::size_t axis = 0; axis < 3; ++axis) {
+            point[axis] += weight * points[3 * vertex + axis];
+            normal[axis] += weight * normals[3 * vertex + axis];
+          }
+        }
+        const Footprint& shape = footprints[triangle];
+        sample_texel(image, point[0], point[1], shape, fixed, scratch.data(),
+                     &colors[(first + i) * channels]);
+        const bool inside = point[0] >= -0.5f && point[1] >= -0.5f &&
+                            point[0] <= static_cast<float>(image.width) - 0.5f &&
+                            point[1] <= static_cast<float>(image.height) - 0.5f;
+        const float length =
+            std::sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2]);
+        const bool seen = inside && normal[2] > 0.0f && !shape.edge_on &&
+                          !depth.hides(point[0], point[1], point[2], shape.slope);
+        visibility[first + i] = seen ? normal[2] / length : 0.0f;
       }
-      const Footprint& shape = footprints[triangle];
-      sample_texel(image, point[0], point[1], shape, scratch.data(),
-                   &colors[(first + i) * channels]);
-      const bool inside = point[0] >= -0.5f && point[1] >= -0.5f &&
-                          point[0] <= static_cast<float>(image.width) - 0.5f &&
-                          point[1] <= static_cast<float>(image.height) - 0.5f;
-      const float length = std::hypot(normal[0], normal[1], normal[2]);
-      const bool seen = inside && normal[2] > 0.0f && !shape.edge_on &&
-                        !depth.hides(point[0], point[1], point[2], shape.slope);
-      visibility[first + i] = seen ? normal[2] / length : 0.0f;
-    }
+    });
   }
 }
 

@@ -176,12 +176,13 @@ def _blend(
     better = ((other_visibility - own_visibility) / _CLEAR).clip(0, 1)
     other_weight = (1 - own_weight) * better * _weight(other_visibility, covered, other[:, :, 3])
     total = own_weight + other_weight
-    share = np.divide(own_weight, total, out=np.ones_like(total), where=total > 0)[:, :, None]
-    mixed = own_colors * share + other_colors * (1 - share)
+    mixed: _Image = cv2.blendLinear(own_colors, other_colors, own_weight, other_weight).astype(
+        np.uint8, copy=False
+    )
     known = (total / _ENOUGH).clip(0, 1)
     if (doubtful & (known < 1)).any() and known.any():
-        mixed = _pull_push(mixed * known[:, :, None], known)
-    return np.where(doubtful[:, :, None], np.rint(mixed).astype(np.uint8), own_colors)
+        mixed = _smooth(mixed, known)
+    return _replaced(own_colors, doubtful, mixed)
 
 
 def _weight(
@@ -215,9 +216,19 @@ def _spread(colors: _Image, known: NDArray[np.bool_]) -> _Image:
     """Known colours, and smooth ones between and around them."""
     if known.all() or not known.any():
         return colors
-    weight = known.astype(np.float32)
-    filled = _pull_push(colors * weight[:, :, None], weight)
-    return np.where(known[:, :, None], colors, np.rint(filled).astype(np.uint8))
+    return _replaced(colors, ~known, _smooth(colors, known.astype(np.float32)))
+
+
+def _replaced(colors: _Image, places: NDArray[np.bool_], others: _Image) -> _Image:
+    result = np.ascontiguousarray(colors).copy()
+    cv2.copyTo(others, places.view(np.uint8), result)
+    return result
+
+
+def _smooth(colors: _Image, weight: NDArray[np.float32]) -> _Image:
+    """Colours for every pixel, from those there are as far as their weights of 0..1 go."""
+    filled = _pull_push(cv2.multiply(colors, cv2.merge([weight] * 3), dtype=cv2.CV_32F), weight)
+    return cv2.convertScaleAbs(filled).astype(np.uint8, copy=False)
 
 
 def _pull_push(colors: NDArray[Any], weight: NDArray[Any]) -> NDArray[np.float32]:
