@@ -1,10 +1,10 @@
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
+#include "simd/loops.hpp"
 #include "threedfa/span.hpp"
 
 namespace threedfa {
@@ -17,10 +17,7 @@ inline void require_triangles(Span<const std::int32_t> triangles, std::size_t ve
             std::to_string(triangles.size()) + " elements");
   }
   // Negative indices become large unsigned ones, so one maximum finds both kinds of error.
-  std::uint32_t largest = 0;
-  for (const std::int32_t index : triangles) {
-    largest = std::max(largest, static_cast<std::uint32_t>(index));
-  }
+  const std::uint32_t largest = simd::loops().largest_index(triangles.data(), triangles.size());
   if (triangles.empty() || largest < vertex_count) {
     return;
   }

@@ -238,6 +238,41 @@ TEST_CASE("simd: where single precision is sure of a pixel, exact arithmetic say
   CHECK(unsure > 100);
 }
 
+TEST_CASE("simd: every build finds the same bounds and the same largest index") {
+  constexpr std::size_t kLanes = Loops::kBoundsLanes;
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const std::size_t count : {0, 1, 3, 47, 48, 49, 96, 300, 1000}) {
+    auto values = random_floats(count, -5, 5);
+    std::vector<std::int32_t> indices(count);
+    for (auto& index : indices) index = static_cast<std::int32_t>(generator() % 1000);
+    if (count > 3) {
+      values[count / 2] = kNan;
+      if (count % 2 == 0) indices[count / 2] = -7;
+    }
+    std::array<float, kLanes> least, most;
+    least.fill(4.0f);
+    most.fill(-4.0f);
+    for (std::size_t i = 0; i < count; ++i) {
+      if (std::isnan(values[i])) continue;
+      least[i % kLanes] = std::min(least[i % kLanes], values[i]);
+      most[i % kLanes] = std::max(most[i % kLanes], values[i]);
+    }
+    std::uint32_t largest = 0;
+    for (const std::int32_t index : indices) {
+      largest = std::max(largest, static_cast<std::uint32_t>(index));
+    }
+    for_each_build([&](const Loops&, const Loops& other) {
+      std::array<float, kLanes> low, high;
+      low.fill(4.0f);
+      high.fill(-4.0f);
+      other.find_bounds(values.data(), count, low.data(), high.data());
+      CHECK(low == least);
+      CHECK(high == most);
+      CHECK(other.largest_index(indices.data(), count) == largest);
+    });
+  }
+}
+
 TEST_CASE("simd: every build turns values into the same bytes") {
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   constexpr float kInfinity = std::numeric_limits<float>::infinity();

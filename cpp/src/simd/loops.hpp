@@ -168,6 +168,13 @@ struct Loops {
   void (*shade)(const float* vertices, const float* normals, std::size_t count,
                 const ShadingTerms& terms, float* out);
 
+  /// Lowers low[i % kBoundsLanes] to value i and raises high[...] to it; NaN changes nothing.
+  void (*find_bounds)(const float* values, std::size_t count, float* low, float* high);
+  static constexpr std::size_t kBoundsLanes = 48;  ///< whole registers and whole vertices
+
+  /// The largest of indices taken as unsigned, which makes negative ones large; 0 of none.
+  std::uint32_t (*largest_index)(const std::int32_t* indices, std::size_t count);
+
   /// Values 0..1 as 0..255, rounded down; what is outside, or NaN, as the nearest, or 0.
   void (*to_bytes)(const float* values, std::size_t count, std::uint8_t* out);
 

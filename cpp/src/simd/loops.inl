@@ -666,6 +666,33 @@ void shade(const float* vertices, const float* normals, std::size_t count,
   }
 }
 
+void find_bounds(const float* values, std::size_t count, float* low, float* high) {
+  constexpr std::size_t kLanes = Loops::kBoundsLanes;
+  float least[kLanes], most[kLanes];
+  memcpy(least, low, sizeof least);
+  memcpy(most, high, sizeof most);
+  const auto look = [&least, &most](const float* block, std::size_t size) {
+    for (std::size_t k = 0; k < size; ++k) {
+      least[k] = block[k] < least[k] ? block[k] : least[k];
+      most[k] = block[k] > most[k] ? block[k] : most[k];
+    }
+  };
+  std::size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) look(values + i, kLanes);
+  look(values + i, count - i);
+  memcpy(low, least, sizeof least);
+  memcpy(high, most, sizeof most);
+}
+
+std::uint32_t largest_index(const std::int32_t* indices, std::size_t count) {
+  std::uint32_t largest = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto index = static_cast<std::uint32_t>(indices[i]);
+    largest = index > largest ? index : largest;
+  }
+  return largest;
+}
+
 void to_bytes(const float* __restrict values, std::size_t count, std::uint8_t* __restrict out) {
   for (std::size_t i = 0; i < count; ++i) {
     const float positive = values[i] > 0.0f ? values[i] * 255.0f : 0.0f;
@@ -953,6 +980,7 @@ const Loops THREEDFA_SIMD_LOOPS = {
     THREEDFA_SIMD_NAME, add_rows,         overlaps_any, resample_planes,    blend_rows,
     blend_normalized,   normalize_pixels, grey_row,     resample_grey,      blend_grey,
     scatter_areas,      walk_areas,       unit_vectors, unit_float_vectors, shade,
-    to_bytes,           set_up_triangles, list_covered, list_boxes,         cover_row};
+    find_bounds,        largest_index,    to_bytes,     set_up_triangles,   list_covered,
+    list_boxes,         cover_row};
 
 }  // namespace threedfa::simd
