@@ -176,7 +176,8 @@ def _blend(
     better = ((other_visibility - own_visibility) / _CLEAR).clip(0, 1)
     other_weight = (1 - own_weight) * better * _weight(other_visibility, covered, other[:, :, 3])
     total = own_weight + other_weight
-    mixed: _Image = cv2.blendLinear(own_colors, other_colors, own_weight, other_weight).astype(
+    share = np.divide(own_weight, total, out=np.ones_like(total), where=total > 0)
+    mixed: _Image = cv2.blendLinear(own_colors, other_colors, share, 1 - share).astype(
         np.uint8, copy=False
     )
     known = (total / _ENOUGH).clip(0, 1)
