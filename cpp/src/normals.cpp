@@ -10,17 +10,6 @@
 namespace threedfa {
 namespace {
 
-/// Whether all indices are from 0 to below `limit`; false also for some of many indices.
-bool are_below(Span<const std::int32_t> indices, std::size_t limit) {
-  const auto last = static_cast<std::uint32_t>(limit) - 1;
-  std::uint32_t signs = 0;  // set by negative numbers and by those above the last
-  for (const std::int32_t index : indices) {
-    const auto number = static_cast<std::uint32_t>(index);
-    signs |= number | (last - number);
-  }
-  return limit > 0 && (signs >> 31) == 0;
-}
-
 /// The loops for work that may read behind the coordinates of its vertices.
 const simd::Loops& loops_for(bool reaches_last_vertex) {
   return reaches_last_vertex ? simd::scalar_loops : simd::loops();
@@ -62,7 +51,8 @@ void vertex_normals(Span<const float> vertices, Span<const std::int32_t> triangl
   for (std::size_t begin = 0; begin < triangles.size(); begin += kSome) {
     const Span<const std::int32_t> some(triangles.data() + begin,
                                         std::min(kSome, triangles.size() - begin));
-    const bool reaches_last = !are_below(some, count - 1);
+    const std::size_t largest = simd::loops().largest_index(some.data(), some.size());
+    const bool reaches_last = largest + 1 >= count;
     if (reaches_last) require_triangles(some, count);
     loops_for(reaches_last)
         .scatter_areas(vertices.data(), some.data(), some.size() / 3, workspace.data());

@@ -243,8 +243,8 @@ class Painter {
   const simd::PixelWindow window_;
   const simd::PixelGrid grid_;
   const simd::Loops& loops_ = simd::loops();
-  std::size_t first_ = 0;  // triangle of the batch
-  simd::TriangleBatch batch_;
+  std::size_t first_ = 0;        // triangle of the batch
+  simd::TriangleBatch batch_{};  // what was never set up is looked at, too, and ignored
   simd::PixelList list_;
   simd::PixelRow row_;
 };
@@ -261,8 +261,10 @@ std::size_t require_buffers(const RasterBuffers& buffers) {
   }
   const std::size_t pixels =
       static_cast<std::size_t>(buffers.height) * static_cast<std::size_t>(buffers.width);
-  require(pixels <= std::numeric_limits<std::int32_t>::max(), "buffers", "fewer than 2^31 pixels",
-          std::to_string(pixels));
+  constexpr std::size_t kMostPixels = std::size_t{1} << 30;  // see PixelGrid
+  if (pixels > kMostPixels) {
+    require(false, "buffers", "at most 2^30 pixels", std::to_string(pixels));
+  }
   require(pixels == 0 || buffers.depth != nullptr, "buffers", "a depth buffer", "null");
   return pixels;
 }

@@ -142,7 +142,7 @@ def rasterize(
     Args:
         vertices: (V, 3), x right and y down in pixels, z towards the viewer.
         triangles: (T, 3), integers in 0..V-1.
-        height: of the result, 1..65535.
+        height: of the result, 1..65535; at most 2^30 pixels in all.
         width: likewise.
         attributes: (V, C), interpolated over the triangles.
         background: (height, width, C), what ``image`` shows where nothing is drawn; black if not

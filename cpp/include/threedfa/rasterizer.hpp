@@ -10,7 +10,7 @@ namespace threedfa {
 /// others are skipped where null. Their first pixel shows the point (left, top).
 struct RasterBuffers {
   int height = 0;
-  int width = 0;  ///< fewer than 2^31 pixels in all
+  int width = 0;  ///< at most 2^30 pixels in all
   int left = 0;   ///< of a window of a larger picture; right and bottom ends are at most 2^24
   int top = 0;
   float* depth = nullptr;            ///< H x W; -infinity where nothing is drawn

@@ -68,7 +68,8 @@ struct TriangleBatch {
   alignas(64) std::int32_t larger[kMost];  ///< 1 for other boxes that hold pixels
 };
 
-/// Numbers of pixels: (row - top) * width + column - left.
+/// Numbers of pixels: (row - top) * width + column - left. Three rows below the last one of a
+/// picture they fit an int.
 struct PixelGrid {
   std::int32_t left, top, width;
 };

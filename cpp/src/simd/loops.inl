@@ -897,6 +897,10 @@ THREEDFA_SIMD_INLINE void add_to_list(const SixteenPixels& found, PixelList& lis
   list.unsure_count = unsure_count;
 }
 
+inline std::int32_t number_of(std::int32_t column, std::int32_t row, const PixelGrid& grid) {
+  return (row - grid.top) * grid.width + (column - grid.left);
+}
+
 void list_covered(const TriangleBatch& batch, std::size_t first, std::size_t last,
                   const PixelGrid& grid, PixelList& list) {
   for (std::size_t begin = first / 16 * 16; begin < last; begin += 16) {
@@ -905,8 +909,9 @@ void list_covered(const TriangleBatch& batch, std::size_t first, std::size_t las
     for (std::size_t i = 0; i < 16; ++i) {
       const std::size_t slot = begin + i;
       found.slot[i] = static_cast<std::int32_t>(slot);
-      covered[i] = ((slot >= first) & (slot < last)) ? batch.covered[slot] : 0;
-      corner[i] = (batch.top[slot] - grid.top) * grid.width + (batch.left[slot] - grid.left);
+      const bool given = (slot >= first) & (slot < last);
+      covered[i] = given ? batch.covered[slot] : 0;
+      corner[i] = number_of(batch.left[slot], batch.top[slot], grid);
     }
     for (std::size_t pixel = 0; pixel < 4; ++pixel) {
       const std::int32_t offset =
@@ -934,7 +939,7 @@ THREEDFA_SIMD_INLINE void list_box(const TriangleBatch& batch, std::size_t slot,
   for (std::int32_t& each : found.slot) each = static_cast<std::int32_t>(slot);
   for (std::int32_t top = batch.top[slot]; top <= bottom; top += 4) {
     for (std::int32_t left = batch.left[slot]; left <= right; left += 4) {
-      const std::int32_t corner = (top - grid.top) * grid.width + (left - grid.left);
+      const std::int32_t corner = number_of(left, top, grid);
       for (std::int32_t i = 0; i < 16; ++i) {
         const std::int32_t column = i % 4, row = i / 4;
         const QuickFragment fragment =
