@@ -397,6 +397,18 @@ def test_a_packs_regressor_is_trained_further(
         assert np.abs(a - b).max() < 1e-2  # weights rounded to half precision
 
 
+def test_finer_points_tell_more_of_expressions(renders: Path) -> None:
+    printed = step(
+        "expression_limits.py", "--renders", renders, "--model", MODEL, "--errors", 0.01, 3,
+        "--most-yaw", 90,
+    )  # fmt: skip
+    rows = {name: values for name, *values in map(str.split, printed.splitlines())}
+    assert rows.pop("pixels") == ["0.01", "3.00"]
+    assert "browInnerUp" in rows
+    fine, coarse = np.array([list(map(float, v)) for v in rows.values()]).T
+    assert np.nanmean(fine) > np.nanmean(coarse) + 0.05
+
+
 def test_a_wider_network_begins_as_the_narrower_one(tools: Any) -> None:
     import torch
 
