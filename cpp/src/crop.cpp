@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "channels.hpp"
 #include "row_stride.hpp"
 #include "simd/loops.hpp"
 
@@ -145,26 +146,16 @@ PairedTaps paired(const Taps& taps, int limit) {
 }
 
 /// One source row resampled along x: width x channels sums of weight times pixel, in sixteenths.
-template <int kChannels>
-void resample_row(const std::uint8_t* row, const Taps& columns, std::int16_t* out) {
+template <class Channels>
+void resample_row(const std::uint8_t* row, Channels channels, const Taps& columns,
+                  std::int16_t* out) {
   for (std::size_t i = 0; i < columns.places[0].size(); ++i) {
     const std::uint8_t* first = row + columns.places[0][i];
     const std::uint8_t* second = row + columns.places[1][i];
-    for (int c = 0; c < kChannels; ++c) {
+    for (int c = 0; c < channels; ++c) {
       const int sum = columns.weights[0][i] * first[c] + columns.weights[1][i] * second[c];
       *out++ = static_cast<std::int16_t>(sum >> 4);
     }
-  }
-}
-
-void resample_row(const std::uint8_t* row, int channels, const Taps& columns, std::int16_t* out) {
-  switch (channels) {
-    case 1:
-      return resample_row<1>(row, columns, out);
-    case 3:
-      return resample_row<3>(row, columns, out);
-    default:
-      return resample_row<4>(row, columns, out);
   }
 }
 
@@ -281,7 +272,9 @@ void crop_resize(const ImageView& image, const Roi& roi, int height, int width,
   resample(
       image, region, height, width,
       [&](int y, std::int16_t* sums) {
-        resample_row(row_of(image, y), image.channels, columns, sums);
+        with_channels(image.channels, [&](auto channels) {
+          resample_row(row_of(image, y), channels, columns, sums);
+        });
       },
       [&](int y, const simd::RowPair& pair) {
         simd::loops().blend_rows(pair, row_bytes, row_at(y));

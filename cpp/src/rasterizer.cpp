@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <limits>
 #include <string>
-#include <type_traits>
 
+#include "channels.hpp"
 #include "simd/loops.hpp"
 #include "simd/triangle.hpp"
 #include "triangle_indices.hpp"
@@ -135,14 +135,7 @@ class Painter {
       paint_pixel(buffers, triangle, pixel, depth, weights);
     }
     if (buffers.image == nullptr) return;
-    switch (mesh_.channels) {  // so that the usual loops over channels have a fixed length
-      case 1:
-        return paint_listed(std::integral_constant<std::size_t, 1>{});
-      case 3:
-        return paint_listed(std::integral_constant<std::size_t, 3>{});
-      default:
-        return paint_listed(mesh_.channels);
-    }
+    with_channels(mesh_.channels, [this](auto channels) { paint_listed(channels); });
   }
 
   /// Paints the attributes of the pixels in the list that are not hidden.

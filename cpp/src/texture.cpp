@@ -5,10 +5,10 @@
 #include <cmath>
 #include <cstddef>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "bounds.hpp"
+#include "channels.hpp"
 #include "row_stride.hpp"
 #include "threedfa/rasterizer.hpp"
 #include "triangle_indices.hpp"
@@ -44,20 +44,6 @@ Neighbours neighbours(float position, int size) {
   const double inside = position > 0.0f ? std::min<double>(position, size - 1) : 0.0;
   const int first = static_cast<int>(inside);
   return {first, std::min(first + 1, size - 1), static_cast<float>(inside - first)};
-}
-
-/// Calls `work` with the number of channels, as a constant where it is a usual one, so that loops
-/// over channels have a fixed length.
-template <class Work>
-void with_channels(int channels, Work work) {
-  switch (channels) {
-    case 3:
-      return work(std::integral_constant<std::ptrdiff_t, 3>{});
-    case 4:
-      return work(std::integral_constant<std::ptrdiff_t, 4>{});
-    default:
-      return work(std::ptrdiff_t{channels});
-  }
 }
 
 /// One bilinear sample, a float for each channel.
@@ -233,7 +219,7 @@ void sample_bilinear(const ImageView& image, Span<const float> points, int strid
   const auto channels = static_cast<std::size_t>(image.channels);
   require_size("out", count * channels, out.size());
 
-  with_channels(image.channels, [&](auto fixed) {
+  with_channels(std::ptrdiff_t{image.channels}, [&](auto fixed) {
     for (std::size_t i = 0; i < count; ++i) {
       sample(image, points[i * step], points[i * step + 1], fixed, &out[i * channels]);
     }
@@ -338,7 +324,7 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
     rasterize(layout, triangles, {}, 0, buffers);
     const std::size_t first = static_cast<std::size_t>(top) * side;
     const std::size_t pixels = static_cast<std::size_t>(buffers.height) * side;
-    with_channels(image.channels, [&](auto fixed) {
+    with_channels(std::ptrdiff_t{image.channels}, [&](auto fixed) {
       for (std::size_t i = 0; i < pixels; ++i) {
         if (owners[i] < 0) {
           continue;

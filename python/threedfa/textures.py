@@ -221,7 +221,8 @@ def _spread(colors: _Image, known: NDArray[np.bool_]) -> _Image:
 
 
 def _replaced(colors: _Image, places: NDArray[np.bool_], others: _Image) -> _Image:
-    result = np.ascontiguousarray(colors).copy()
+    """The colours, but the others in these places."""
+    result = np.array(colors, order="C")
     cv2.copyTo(others, places.view(np.uint8), result)
     return result
 

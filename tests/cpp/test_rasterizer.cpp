@@ -303,8 +303,8 @@ TEST_CASE("rasterizer: a soup looks as if each triangle were drawn alone, one af
         }
       }
     }
-    for (std::size_t k = 2; k < vertices.size();
-         k += 3) {  // ties, in every third round nothing else
+    // Ties, in every third round nothing else.
+    for (std::size_t k = 2; k < vertices.size(); k += 3) {
       vertices[k] = round % 3 == 0 ? 1.0f : float(random() % 3);
     }
     const Picture together = drawn(vertices, triangles, size, size);

@@ -19,7 +19,7 @@ import numpy as np
 from crops import Crops, render_crops
 from face import CAMERA, Array, Morphable
 from numpy.typing import NDArray
-from renders import angles
+from renders import angles, object_rotation
 
 from threedfa import FaceAnalyzer
 from threedfa.evaluation import best_box
@@ -45,13 +45,6 @@ class Measured:
     missed: int
 
 
-def object_rotation(camera: Array) -> Array:
-    """(3, 4) camera into a picture (y down) to the rotation, object to camera axes (y up)."""
-    turn = camera[:, :3] / np.linalg.norm(camera[:, :3], axis=1, keepdims=True)
-    result: Array = turn * np.array([[1], [-1], [1]], np.float32)
-    return result
-
-
 def measure(analyzer: FaceAnalyzer, model: Morphable, crops: Crops, count: int) -> Measured:
     """Analyze ``count`` of the pictures, evenly taken.
 
@@ -70,7 +63,7 @@ def measure(analyzer: FaceAnalyzer, model: Morphable, crops: Crops, count: int) 
             missed += 1
             continue
         face = faces[best]
-        truth = object_rotation(params[:CAMERA].reshape(3, 4))
+        truth = object_rotation(params)
         apart = np.degrees(np.array(angles(face.pose.rotation)) - np.array(angles(truth)))
         cosine = (np.trace(face.pose.rotation.T @ truth) - 1) / 2
         distance = np.linalg.norm(face.landmarks[:, :2] - landmarks, axis=1).mean()

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 from crops import Crops, render_crops
-from evaluate_renders import EXPRESSIONS, object_rotation
+from evaluate_renders import EXPRESSIONS
 from face import CAMERA, INPUT_SIZE, Array, Morphable
 from labels import EFFECTIVE_POINTS
 from numpy.typing import NDArray
-from renders import REGION, angles
+from renders import REGION, angles, object_rotation
 
 CAMERA_PRIOR = 10.0  # pixels for a centimetre, deviation; as good as none
 
@@ -83,7 +83,7 @@ def correlations(
     rng = np.random.default_rng(seed)
     found, true = [], []
     for params in heldout.params:
-        yaw = np.degrees(angles(object_rotation(params[:CAMERA].reshape(3, 4)))[0])
+        yaw = np.degrees(angles(object_rotation(params))[0])
         if abs(yaw) <= most_yaw:
             found.append(estimate(model, prior, params, error, rng))
             true.append(params[CAMERA:])

@@ -584,7 +584,7 @@ def shard(number: int, options: argparse.Namespace, heldout: bool) -> None:
     images = np.empty((options.shard_size, CROP, CROP, 3), np.uint8)
     params = np.empty((options.shard_size, model.param_count), np.float32)
     behind = np.zeros((CROP, CROP, 3), np.uint8)
-    yaws = np.array([portrait_yaw(params) for params in labels["params"][rows]])
+    yaws = np.array([angles(object_rotation(params))[0] for params in labels["params"][rows]])
 
     def textured(row: int) -> tuple[Head, bool, Image]:
         """A portrait's head, whether its eyes show nothing but their own state, the portrait."""
@@ -624,11 +624,12 @@ def shard(number: int, options: argparse.Namespace, heldout: bool) -> None:
     print(f"{name}: {len(images)} renders", flush=True)
 
 
-def portrait_yaw(params: Array) -> float:
-    """Radians, of the head that was fitted to a portrait."""
+def object_rotation(params: Array) -> Array:
+    """(3, 3) rotation, object to camera axes (y up), of a head with its camera into a picture."""
     camera = params[:CAMERA].reshape(3, 4)[:, :3]
     turn = camera / np.linalg.norm(camera, axis=1, keepdims=True)
-    return angles(turn * np.array([[1], [-1], [1]], np.float32))[0]
+    result: Array = turn * np.array([[1], [-1], [1]], np.float32)
+    return result
 
 
 def backdrop(portrait: Image, rng: np.random.Generator) -> Image:

@@ -78,8 +78,7 @@ struct PixelGrid {
 /// can tell whether they do.
 struct PixelList {
   static constexpr std::size_t kMost = 1024;
-  static constexpr std::size_t kSize =
-      kMost + 16;  ///< what is written behind the last means nothing
+  static constexpr std::size_t kSize = kMost + 16;  ///< those behind `count` mean nothing
   std::size_t count = 0;
   alignas(64) std::int32_t pixel[kSize], slot[kSize];
   alignas(64) float weights[3][kSize], depth[kSize];
