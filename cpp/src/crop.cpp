@@ -170,6 +170,17 @@ bool is_copy(const ImageView& image, const PixelRegion& region, int height, int 
          region.height == height;
 }
 
+/// Calls `work(y, count)` for each row of a copy of some of the image and its number of pixels;
+/// rows without gaps between them are one long row.
+template <class Work>
+void for_copied_rows(const ImageView& image, int height, int width, Work work) {
+  const auto row_size = static_cast<std::size_t>(width);
+  if (image.row_stride == std::ptrdiff_t{width} * image.channels) {
+    return work(0, row_size * static_cast<std::size_t>(height));
+  }
+  for (int y = 0; y < height; ++y) work(y, row_size);
+}
+
 /// Calls `blend(y, pair)` for each of the `height` output rows, made of two source rows resampled
 /// along x; they are valid during the call. `resample_columns(y, sums)` resamples source row y to
 /// width x channels sums.
@@ -225,12 +236,10 @@ void resample_normalized(const ImageView& image, const PixelRegion& region, int 
     return std::array<float*, 3>{planes[0] + first, planes[1] + first, planes[2] + first};
   };
   if (is_copy(image, region, height, width)) {
-    // Rows without gaps between them are one long row.
-    const bool gaps = image.row_stride != 3 * std::ptrdiff_t{width};
-    for (int y = 0; y < (gaps ? height : 1); ++y) {
-      loops.normalize_pixels(row_of(image, region.y + y) + region.x * 3,
-                             gaps ? row_size : plane_size, mean, scale, rows_at(y).data());
-    }
+    for_copied_rows(image, height, width, [&](int y, std::size_t count) {
+      loops.normalize_pixels(row_of(image, region.y + y) + region.x * 3, count, mean, scale,
+                             rows_at(y).data());
+    });
     return;
   }
   const PairedTaps taps =
@@ -301,17 +310,24 @@ void resize_normalize(const ImageView& image, int height, int width,
 void resize_normalize_grey(const ImageView& image, int height, int width, float mean, float scale,
                            Span<float> out) {
   validate(image);
-  // The sums of the loops are kGreyOne times as large.
-  const float sum_mean = mean * simd::Loops::kGreyOne, sum_scale = scale / simd::Loops::kGreyOne;
-  validate_normalized(image, sum_mean, scale);
+  validate_normalized(image, mean * kWeightOne * simd::Loops::kGreyOne, scale);
   validate_output(height, width, 1, out.size());
   const simd::Loops& loops = simd::loops();
   const auto row_size = static_cast<std::size_t>(width);
   const auto source_size = static_cast<std::size_t>(image.width);
+  // The loops' grey values are kGreyOne times as large.
+  mean *= simd::Loops::kGreyOne;
+  scale /= simd::Loops::kGreyOne;
+  if (height == image.height && width == image.width) {
+    for_copied_rows(image, height, width, [&](int y, std::size_t count) {
+      loops.normalize_grey(row_of(image, y), count, mean, scale,
+                           out.data() + static_cast<std::size_t>(y) * row_size);
+    });
+    return;
+  }
   const PairedTaps taps = paired(make_taps(0, image.width, width, image.width, 1), image.width);
-  // Grey first: then there is one channel to resample instead of three. One more is read than a
-  // picture of one column has.
-  std::vector<std::int16_t> grey(source_size + 1);
+  // Grey first: then there is one channel to resample instead of three.
+  std::vector<std::int16_t> grey(source_size + simd::Loops::kGreyBehind);
   resample(
       image, {0, 0, image.width, image.height}, height, width,
       [&](int y, std::int16_t* sums) {
@@ -320,7 +336,7 @@ void resize_normalize_grey(const ImageView& image, int height, int width, float 
         loops.resample_grey(grey.data(), taps.places.data(), taps.weights.data(), row_size, sums);
       },
       [&](int y, const simd::RowPair& pair) {
-        loops.blend_grey(pair, row_size, sum_mean, sum_scale,
+        loops.blend_grey(pair, row_size, mean * kWeightOne, scale / kWeightOne,
                          out.data() + static_cast<std::size_t>(y) * row_size);
       });
 }

@@ -133,13 +133,17 @@ struct Loops {
   /// channels.
   void (*grey_row)(const std::uint8_t* pixels, std::size_t count, std::int16_t* sums);
 
-  /// A row of such sums resampled along x, rounded: places and weights as for resample_planes.
-  /// Reads the sum behind each place.
+  /// out[i] = (such a sum - mean) * scale.
+  void (*normalize_grey)(const std::uint8_t* pixels, std::size_t count, float mean, float scale,
+                         float* out);
+
+  /// A row of such sums resampled along x, rounded: places and weights as for resample_planes, but
+  /// in ascending order. May read kGreyBehind sums from any of the places on.
   void (*resample_grey)(const std::int16_t* row, const std::int32_t* places,
                         const std::uint32_t* weights, std::size_t count, std::int16_t* sums);
+  static constexpr std::size_t kGreyBehind = 64;  ///< two registers of them
 
-  /// out[i] = (sum - mean) * scale of sums between two such rows; exact where one has all the
-  /// weight.
+  /// out[i] = (sum of both weights times sums of two such rows - mean) * scale.
   void (*blend_grey)(const RowPair& pair, std::size_t count, float mean, float scale, float* out);
 
   /// Red, green and blue; their sum is kGreyOne. Seven bits, so that products of bytes fit 16.

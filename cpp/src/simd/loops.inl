@@ -378,51 +378,109 @@ void normalize_pixels(const std::uint8_t* pixels, std::size_t count, const float
   while (i < count) one_pixel();
 }
 
-void grey_row(const std::uint8_t* pixels, std::size_t count, std::int16_t* sums) {
-  constexpr const std::uint8_t* kWeights = Loops::kGreyWeights;
-  std::size_t i = 0;
+// Grey values of a few pixels: the sums of kGreyWeights times the channels.
 #ifdef THREEDFA_SIMD_AVX2
-  // Four pixels to each lane of 16 bytes, the channels and a zero of each to 32 bits: one
-  // instruction adds products of bytes in pairs, the next one the pairs.
+// Four pixels to each lane of 16 bytes, the channels and a zero of each to 32 bits: one instruction
+// adds products of bytes in pairs, the next one the pairs.
+inline __m128i channels_apart() {
   constexpr char kNo = -1;
-  const __m128i apart = _mm_setr_epi8(0, 1, 2, kNo, 3, 4, 5, kNo, 6, 7, 8, kNo, 9, 10, 11, kNo);
-  const int weights = kWeights[0] | kWeights[1] << 8 | kWeights[2] << 16;
+  return _mm_setr_epi8(0, 1, 2, kNo, 3, 4, 5, kNo, 6, 7, 8, kNo, 9, 10, 11, kNo);
+}
+constexpr int kGreyWeightBytes =
+    Loops::kGreyWeights[0] | Loops::kGreyWeights[1] << 8 | Loops::kGreyWeights[2] << 16;
 #endif
 #ifdef THREEDFA_SIMD_AVX512
+/// Of 16 pixels; reads 64 bytes.
+inline __m512i grey_of(const std::uint8_t* pixels) {
   const __m512i spread = _mm512_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11);
+  const __m512i some = _mm512_permutexvar_epi32(spread, _mm512_loadu_si512(pixels));
+  const __m512i pairs =
+      _mm512_maddubs_epi16(_mm512_shuffle_epi8(some, _mm512_broadcast_i32x4(channels_apart())),
+                           _mm512_set1_epi32(kGreyWeightBytes));
+  return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+}
+#elif defined(THREEDFA_SIMD_AVX2)
+/// Of 8 pixels; reads 32 bytes.
+inline __m256i grey_of(const std::uint8_t* pixels) {
+  const __m256i spread = _mm256_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5);
+  const __m256i some = _mm256_permutevar8x32_epi32(
+      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixels)), spread);
+  const __m256i pairs =
+      _mm256_maddubs_epi16(_mm256_shuffle_epi8(some, _mm256_broadcastsi128_si256(channels_apart())),
+                           _mm256_set1_epi32(kGreyWeightBytes));
+  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+#elif defined(THREEDFA_SIMD_NEON)
+/// Of 8 pixels; reads 24 bytes.
+inline uint16x8_t grey_of(const std::uint8_t* pixels) {
+  const uint8x8x3_t some = vld3_u8(pixels);
+  uint16x8_t eight = vmull_u8(some.val[0], vdup_n_u8(Loops::kGreyWeights[0]));
+  eight = vmlal_u8(eight, some.val[1], vdup_n_u8(Loops::kGreyWeights[1]));
+  return vmlal_u8(eight, some.val[2], vdup_n_u8(Loops::kGreyWeights[2]));
+}
+#endif
+
+inline std::int32_t grey_of_one(const std::uint8_t* pixel) {
+  constexpr const std::uint8_t* kWeights = Loops::kGreyWeights;
+  return kWeights[0] * pixel[0] + kWeights[1] * pixel[1] + kWeights[2] * pixel[2];
+}
+
+void grey_row(const std::uint8_t* pixels, std::size_t count, std::int16_t* sums) {
+  std::size_t i = 0;
+#ifdef THREEDFA_SIMD_AVX512
   for (; 3 * i + 64 <= 3 * count; i += 16) {
-    const __m512i some = _mm512_permutexvar_epi32(spread, _mm512_loadu_si512(pixels + 3 * i));
-    const __m512i pairs = _mm512_maddubs_epi16(
-        _mm512_shuffle_epi8(some, _mm512_broadcast_i32x4(apart)), _mm512_set1_epi32(weights));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + i),
-                        _mm512_cvtepi32_epi16(_mm512_madd_epi16(pairs, _mm512_set1_epi16(1))));
+                        _mm512_cvtepi32_epi16(grey_of(pixels + 3 * i)));
   }
 #elif defined(THREEDFA_SIMD_AVX2)
-  const __m256i spread = _mm256_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5);
   for (; 3 * i + 32 <= 3 * count; i += 8) {
-    const __m256i some = _mm256_permutevar8x32_epi32(
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixels + 3 * i)), spread);
-    const __m256i pairs = _mm256_maddubs_epi16(
-        _mm256_shuffle_epi8(some, _mm256_broadcastsi128_si256(apart)), _mm256_set1_epi32(weights));
-    const __m256i wide = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    const __m256i wide = grey_of(pixels + 3 * i);
     _mm_storeu_si128(
         reinterpret_cast<__m128i*>(sums + i),
         _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
   }
 #elif defined(THREEDFA_SIMD_NEON)
   for (; i + 8 <= count; i += 8) {
-    const uint8x8x3_t some = vld3_u8(pixels + 3 * i);
-    uint16x8_t eight = vmull_u8(some.val[0], vdup_n_u8(kWeights[0]));
-    eight = vmlal_u8(eight, some.val[1], vdup_n_u8(kWeights[1]));
-    eight = vmlal_u8(eight, some.val[2], vdup_n_u8(kWeights[2]));
-    vst1q_s16(sums + i, vreinterpretq_s16_u16(eight));
+    vst1q_s16(sums + i, vreinterpretq_s16_u16(grey_of(pixels + 3 * i)));
   }
 #endif
-  for (; i < count; ++i) {
-    const std::uint8_t* const p = pixels + 3 * i;
-    sums[i] =
-        static_cast<std::int16_t>(kWeights[0] * p[0] + kWeights[1] * p[1] + kWeights[2] * p[2]);
+  for (; i < count; ++i) sums[i] = static_cast<std::int16_t>(grey_of_one(pixels + 3 * i));
+}
+
+void normalize_grey(const std::uint8_t* pixels, std::size_t count, float mean, float scale,
+                    float* out) {
+  std::size_t i = 0;
+  const auto one_pixel = [&] {
+    out[i] = (static_cast<float>(grey_of_one(pixels + 3 * i)) - mean) * scale;
+    ++i;
+  };
+#ifdef THREEDFA_SIMD_AVX2
+  // Stores that cross no line of the cache are faster.
+  while (i < count && reinterpret_cast<std::uintptr_t>(out + i) % 64 != 0) one_pixel();
+#endif
+#ifdef THREEDFA_SIMD_AVX512
+  for (; 3 * i + 64 <= 3 * count; i += 16) {
+    const __m512 sums = _mm512_cvtepi32_ps(grey_of(pixels + 3 * i));
+    _mm512_storeu_ps(
+        out + i, _mm512_mul_ps(_mm512_sub_ps(sums, _mm512_set1_ps(mean)), _mm512_set1_ps(scale)));
   }
+#elif defined(THREEDFA_SIMD_AVX2)
+  for (; 3 * i + 32 <= 3 * count; i += 8) {
+    const __m256 sums = _mm256_cvtepi32_ps(grey_of(pixels + 3 * i));
+    _mm256_storeu_ps(
+        out + i, _mm256_mul_ps(_mm256_sub_ps(sums, _mm256_set1_ps(mean)), _mm256_set1_ps(scale)));
+  }
+#elif defined(THREEDFA_SIMD_NEON)
+  for (; i + 8 <= count; i += 8) {
+    const uint16x8_t sums = grey_of(pixels + 3 * i);
+    const uint32x4_t halves[] = {vmovl_u16(vget_low_u16(sums)), vmovl_high_u16(sums)};
+    for (std::size_t half = 0; half < 2; ++half) {
+      vst1q_f32(out + i + 4 * half,
+                vmulq_n_f32(vsubq_f32(vcvtq_f32_u32(halves[half]), vdupq_n_f32(mean)), scale));
+    }
+  }
+#endif
+  while (i < count) one_pixel();
 }
 
 void resample_grey(const std::int16_t* row, const std::int32_t* places,
@@ -430,9 +488,21 @@ void resample_grey(const std::int16_t* row, const std::int32_t* places,
   std::size_t i = 0;
   constexpr int kHalf = 1024, kShift = 11;  // of the weights' sum, 2048
 #ifdef THREEDFA_SIMD_AVX512
-  // Each place's sum and the next one are a pair, which one instruction multiplies and adds.
+  // Each place's sum and the next one are a pair, which one instruction multiplies and adds. Pairs
+  // that are near one another come out of two registers, which is faster than out of memory.
   for (; i + 16 <= count; i += 16) {
-    const __m512i pairs = _mm512_i32gather_epi32(_mm512_loadu_si512(places + i), row, 2);
+    const __m512i sixteen = _mm512_loadu_si512(places + i);
+    const std::int32_t first = places[i];
+    __m512i pairs;
+    if (static_cast<std::size_t>(places[i + 15] - first) + 2 <= Loops::kGreyBehind) {
+      const std::int16_t* const from = row + first;
+      const __m512i place = _mm512_sub_epi32(sixteen, _mm512_set1_epi32(first));
+      const __m512i next = _mm512_slli_epi32(_mm512_add_epi32(place, _mm512_set1_epi32(1)), 16);
+      pairs = _mm512_permutex2var_epi16(_mm512_loadu_si512(from), _mm512_or_si512(place, next),
+                                        _mm512_loadu_si512(from + 32));
+    } else {
+      pairs = _mm512_i32gather_epi32(sixteen, row, 2);
+    }
     const __m512i both = _mm512_madd_epi16(pairs, _mm512_loadu_si512(weights + i));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + i),
                         _mm512_cvtepi32_epi16(_mm512_srai_epi32(
@@ -462,14 +532,37 @@ void resample_grey(const std::int16_t* row, const std::int32_t* places,
   }
 }
 
-void blend_grey(const RowPair& pair, std::size_t count, float mean, float scale,
-                float* __restrict out) {
-  const std::int16_t* __restrict const top = pair.top, * __restrict const bottom = pair.bottom;
-  const std::int32_t top_weight = pair.top_weight, bottom_weight = pair.bottom_weight;
-  constexpr float kOne = 1.0f / 2048;  // exact
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::int32_t sum = top_weight * top[i] + bottom_weight * bottom[i];
-    out[i] = (static_cast<float>(sum) * kOne - mean) * scale;
+void blend_grey(const RowPair& pair, std::size_t count, float mean, float scale, float* out) {
+  const std::int16_t *const top = pair.top, *const bottom = pair.bottom;
+  std::size_t i = 0;
+#ifdef THREEDFA_SIMD_AVX2
+  // Both rows' sums of a pixel are a pair, too.
+  const int weights = pair.top_weight | pair.bottom_weight << 16;
+#endif
+#ifdef THREEDFA_SIMD_AVX512
+  for (; i + 16 <= count; i += 16) {
+    const auto wide = [i](const std::int16_t* from) __attribute__((always_inline)) {
+      return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i)));
+    };
+    const __m512i pairs = _mm512_or_si512(wide(top), _mm512_slli_epi32(wide(bottom), 16));
+    const __m512 sums = _mm512_cvtepi32_ps(_mm512_madd_epi16(pairs, _mm512_set1_epi32(weights)));
+    _mm512_storeu_ps(
+        out + i, _mm512_mul_ps(_mm512_sub_ps(sums, _mm512_set1_ps(mean)), _mm512_set1_ps(scale)));
+  }
+#elif defined(THREEDFA_SIMD_AVX2)
+  for (; i + 8 <= count; i += 8) {
+    const auto wide = [i](const std::int16_t* from) __attribute__((always_inline)) {
+      return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+    };
+    const __m256i pairs = _mm256_or_si256(wide(top), _mm256_slli_epi32(wide(bottom), 16));
+    const __m256 sums = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi32(weights)));
+    _mm256_storeu_ps(
+        out + i, _mm256_mul_ps(_mm256_sub_ps(sums, _mm256_set1_ps(mean)), _mm256_set1_ps(scale)));
+  }
+#endif
+  for (; i < count; ++i) {
+    const std::int32_t sum = pair.top_weight * top[i] + pair.bottom_weight * bottom[i];
+    out[i] = (static_cast<float>(sum) - mean) * scale;
   }
 }
 
@@ -982,10 +1075,11 @@ void cover_row(const Triangle& given, int y, int left, std::size_t count, PixelR
 
 extern const Loops THREEDFA_SIMD_LOOPS;
 const Loops THREEDFA_SIMD_LOOPS = {
-    THREEDFA_SIMD_NAME, add_rows,         overlaps_any, resample_planes,    blend_rows,
-    blend_normalized,   normalize_pixels, grey_row,     resample_grey,      blend_grey,
-    scatter_areas,      walk_areas,       unit_vectors, unit_float_vectors, shade,
-    find_bounds,        largest_index,    to_bytes,     set_up_triangles,   list_covered,
-    list_boxes,         cover_row};
+    THREEDFA_SIMD_NAME, add_rows,         overlaps_any,       resample_planes,
+    blend_rows,         blend_normalized, normalize_pixels,   grey_row,
+    normalize_grey,     resample_grey,    blend_grey,         scatter_areas,
+    walk_areas,         unit_vectors,     unit_float_vectors, shade,
+    find_bounds,        largest_index,    to_bytes,           set_up_triangles,
+    list_covered,       list_boxes,       cover_row};
 
 }  // namespace threedfa::simd
