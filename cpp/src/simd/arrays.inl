@@ -1,0 +1,36 @@
+// Bounds of numbers, and numbers as bytes. Part of loops.inl.
+
+void find_bounds(const float* values, std::size_t count, float* low, float* high) {
+  constexpr std::size_t kLanes = Loops::kBoundsLanes;
+  float least[kLanes], most[kLanes];
+  memcpy(least, low, sizeof least);
+  memcpy(most, high, sizeof most);
+  const auto look = [&least, &most](const float* block, std::size_t size) {
+    for (std::size_t k = 0; k < size; ++k) {
+      least[k] = block[k] < least[k] ? block[k] : least[k];
+      most[k] = block[k] > most[k] ? block[k] : most[k];
+    }
+  };
+  std::size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) look(values + i, kLanes);
+  look(values + i, count - i);
+  memcpy(low, least, sizeof least);
+  memcpy(high, most, sizeof most);
+}
+
+std::uint32_t largest_index(const std::int32_t* indices, std::size_t count) {
+  std::uint32_t largest = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto index = static_cast<std::uint32_t>(indices[i]);
+    largest = index > largest ? index : largest;
+  }
+  return largest;
+}
+
+void to_bytes(const float* __restrict values, std::size_t count, std::uint8_t* __restrict out) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const float positive = values[i] > 0.0f ? values[i] * 255.0f : 0.0f;
+    out[i] =
+        static_cast<std::uint8_t>(static_cast<std::int32_t>(positive < 255.0f ? positive : 255.0f));
+  }
+}
