@@ -83,6 +83,45 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_permissions_of_an_older_file_stay(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    with files.atomic_write(path) as stream:
+        stream.write(b"new")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", mode)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need no privilege on POSIX")
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_links_stay_and_what_they_lead_to_is_written(tmp_path: Path, old: bytes | None) -> None:
+    (tmp_path / "folder").mkdir()
+    real, link = tmp_path / "folder" / "real", tmp_path / "link"
+    if old is not None:
+        real.write_bytes(old)
+    link.symlink_to(Path("folder", "real"))
+    with pytest.raises(ExportError, match="No such file"):
+        files.atomic_write_all([(link, b"new"), (tmp_path / "no" / "b", b"new")])
+    assert (real.read_bytes() if real.exists() else None) == old
+    files.atomic_write_all([(link, b"new")])
+    assert link.is_symlink() and real.read_bytes() == b"new"
+    assert sorted(names_in(tmp_path)) == ["folder", "link"] and names_in(real.parent) == ["real"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices as files are POSIX's")
+def test_what_is_no_plain_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "null").symlink_to(os.devnull)
+    for name, kind in (("pipe", "it is a pipe; "), ("null", "it is a device; "), ("loop", "links")):
+        with pytest.raises(ExportError, match=rf"cannot write .*{name}: .*{kind}"):
+            files.atomic_write_all([(tmp_path / "a", b"x"), (tmp_path / name, b"x")])
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "null").is_symlink()
+    assert sorted(names_in(tmp_path)) == ["loop", "null", "pipe"]
+
+
 def test_a_name_of_the_greatest_length(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 255)
     with files.atomic_write(path) as stream:
@@ -166,8 +205,9 @@ def test_files_that_belong_together_come_all_or_not_at_all(tmp_path: Path) -> No
     (tmp_path / "c").mkdir()  # a folder, over which no file can be moved
     (tmp_path / "b").write_bytes(b"old")
     names = ["a", "b", "c"]
-    with pytest.raises(ExportError, match=r"cannot write .*c: "):
+    with pytest.raises(ExportError, match=r"cannot write .*c: .*it is a folder"):
         files.atomic_write_all([(tmp_path / name, b"new") for name in names])
+    assert (tmp_path / "b").read_bytes() == b"old"
     assert sorted(names_in(tmp_path)) == ["b", "c"]
     with pytest.raises(ExportError, match="No such file"):
         files.atomic_write_all([(tmp_path / "a", b"new"), (tmp_path / "no" / "b", b"new")])
