@@ -122,7 +122,7 @@ class FaceAligner:
             ValueError: landmarks of a wrong shape, not finite, all in one place, or wholly outside
                 the image.
         """
-        points = [np.asarray(landmarks) for landmarks in landmarks_list]
+        points = [_as_points(landmarks) for landmarks in landmarks_list]
         rois = [self._roi_from_landmarks(p) for p in points]
         boxes = [np.concatenate([p[:, :2].min(axis=0), p[:, :2].max(axis=0)]) for p in points]
         detections = Detections(
@@ -361,6 +361,23 @@ def as_detections(boxes: Detections | ArrayLike) -> Detections:
         )
     scores = array[:, 4] if array.shape[1] == 5 else np.ones(len(array), np.float32)
     return _with_scores_in_range(Detections(array[:, :4], scores))
+
+
+def _as_points(landmarks: ArrayLike) -> NDArray[Any]:
+    points = np.asarray(landmarks)
+    if points.dtype.kind not in "fiu":
+        raise TypeError(f"landmarks: expected an array of real numbers, got {points.dtype}")
+    if points.ndim != 2 or len(points) < 2 or points.shape[1] not in (2, 3):
+        hint = ""
+        if points.ndim == 2 and len(points) in (2, 3):
+            hint = "; for coordinates first pass landmarks.T"
+        elif points.shape in ((2,), (3,)):
+            hint = "; put the points of a single face into a list"
+        raise ValueError(
+            f"landmarks: expected shape (L, 2) or (L, 3) with L of at least 2, got {points.shape}"
+            + hint
+        )
+    return points
 
 
 def _with_scores_in_range(boxes: Detections) -> Detections:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, TypedDict, get_args
+from typing import Final, Literal, Protocol, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ from .image import is_reversed
 from .pack import GREY, DetectorSpec, RegressorSpec
 
 Backend = Literal["onnxruntime", "torch"]
+
+
+MAX_THREADS: Final = 1024
+"""Each thread takes memory of its own, and no machine has the CPUs for more."""
 
 
 class Network(Protocol):
@@ -79,10 +84,10 @@ def open_network(
         BackendError: if the backend is unknown or not installed, or a provider is not
             present; never falls back to another one.
         TypeError: if ``providers`` is a text instead of a list.
-        ValueError: if ``num_threads`` is below 1.
+        ValueError: if ``num_threads`` is not in 1..1024.
         PackError: if the file is not a network that the backend can run.
     """
-    check_count("num_threads", num_threads)
+    check_count("num_threads", num_threads, MAX_THREADS)
     if isinstance(providers, str):
         raise TypeError(f"providers: expected a list of names, got {providers!r}; write [name]")
     if backend == "onnxruntime":
@@ -139,7 +144,10 @@ def check_providers(
         )
 
 
-def check_count(name: str, value: int | None) -> None:
-    """Raise a ValueError unless ``value`` is None or a whole number of at least 1."""
-    if value is not None and not (isinstance(value, numbers.Integral) and value >= 1):
-        raise ValueError(f"{name}: expected None or a whole number of at least 1, got {value!r}")
+def check_count(name: str, value: int | None, most: float = math.inf) -> None:
+    """Raise a ValueError unless ``value`` is None or a whole number from 1 to ``most``."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 1 <= value <= most:
+        span = "of at least 1" if math.isinf(most) else f"in 1..{most}"
+        raise ValueError(f"{name}: expected None or a whole number {span}, got {value!r}")

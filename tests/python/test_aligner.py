@@ -396,6 +396,14 @@ def test_bad_landmarks(aligner: FaceAligner, bad: Any) -> None:
             aligner.align_from_landmarks(NOISE, landmarks)
 
 
+@pytest.mark.parametrize("coordinates", [2, 3])
+def test_landmarks_with_the_coordinates_first(aligner: FaceAligner, coordinates: int) -> None:
+    (face,) = aligner.align(NOISE, [GOOD])
+    message = rf"\(L, 2\) or \(L, 3\).*got \({coordinates}, 68\); .*landmarks\.T"
+    with pytest.raises(ValueError, match=message):
+        aligner.align_from_landmarks(NOISE, [face.landmarks[:, :coordinates].T])
+
+
 @pytest.mark.parametrize("bad", [[["a", "b"], ["c", "d"]], None, [[1j, 1], [2, 3]]])
 def test_landmarks_that_are_no_numbers(aligner: FaceAligner, bad: Any) -> None:
     with pytest.raises(TypeError):
@@ -403,7 +411,7 @@ def test_landmarks_that_are_no_numbers(aligner: FaceAligner, bad: Any) -> None:
 
 
 def test_one_face_where_a_list_is_expected(aligner: FaceAligner) -> None:
-    with pytest.raises(ValueError, match=r"landmarks: expected .*got float64 \(3,\)"):
+    with pytest.raises(ValueError, match=r"landmarks: expected .*got \(3,\); put .* into a list"):
         aligner.align_from_landmarks(NOISE, np.ones((68, 3)))
 
 

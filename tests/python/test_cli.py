@@ -176,6 +176,17 @@ def test_folders_take_their_pictures(pictures: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_frames_come_in_the_order_of_their_numbers(pictures: Path, tmp_path: Path) -> None:
+    frames = tmp_path / "take2"
+    frames.mkdir()
+    expected = ["1.png", "9.png", "f2.png", "f10.png", "f10_2.png", "f10_11.png"]
+    for name in expected:
+        shutil.copy(pictures / "none.png", frames / name)
+    for given in (frames, frames / "*.png"):
+        assert run("image", given, "-o", tmp_path / "out", "--pack", "toy", "--json") == 0
+        assert [name for name, _ in names(tmp_path / "out")] == expected
+
+
 def test_patterns(pictures: Path, tmp_path: Path) -> None:
     arguments = ["image", pictures / "*o*.png", "-o", tmp_path / "out", "--pack", "toy", "--json"]
     assert run(*arguments) == 0
@@ -411,6 +422,7 @@ def test_a_pack_by_its_folder(pictures: Path, tmp_path: Path, toy_pack: Path) ->
         (["--pack", "nobody"], 1, "there is no pack named 'nobody'; found: default, toy"),
         (["--pack", "toy", "--provider", "Abacus"], 1, "CPUExecutionProvider, got Abacus"),
         (["--pack", "toy", "--threads", "0"], 2, "num_threads: expected None or"),
+        (["--pack", "toy", "--threads", "999999999999"], 2, "whole number in 1..1024, got"),
         (["--pack", "toy", "--max-faces", "-1"], 2, "max_faces: expected None or"),
         (["--pack", "toy", "--score-threshold", "7"], 2, "score_threshold: expected None or 0..1"),
         (["--pack", "toy", "--iou-threshold", "nan"], 2, "iou_threshold: expected None or 0..1"),
