@@ -6,6 +6,7 @@ import argparse
 import glob
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -397,15 +398,22 @@ def _expand(arguments: Iterable[str]) -> list[Path]:
         path = Path(argument)
         try:
             if path.is_dir():
-                paths += sorted(filter(_is_picture, path.iterdir()))
+                paths += sorted(filter(_is_picture, path.iterdir()), key=_numbers_as_such)
             elif path.exists() or not glob.has_magic(argument):
                 paths.append(path)
             else:
-                matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207, any pattern
+                found = glob.glob(argument, recursive=True)  # noqa: PTH207, any pattern
+                matches = sorted(found, key=_numbers_as_such)
                 paths += [Path(match) for match in matches if Path(match).is_file()] or [path]
         except OSError:  # a locked folder, a name that is too long
             paths.append(path)
     return paths
+
+
+def _numbers_as_such(path: str | Path) -> list[str | int]:
+    """For sorting: frame 10 comes after frame 9. Texts and numbers alternate."""
+    parts = re.split(r"(\d+)", str(path))
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _is_picture(path: Path) -> bool:

@@ -4,6 +4,7 @@
 
     ThreedfaError            everything below
     ├── ImageError           an image that cannot be read or used (also a ValueError)
+    │   └── ImageSizeError   one with more pixels than allowed
     ├── PackError            a pack that is missing, incomplete, altered or malformed
     ├── BackendError         a network backend or execution provider that is not available
     ├── ExportError          a result that cannot be written
@@ -21,6 +22,10 @@ class ThreedfaError(Exception):
 
 class ImageError(ThreedfaError, ValueError):
     """An image that cannot be read or used."""
+
+
+class ImageSizeError(ImageError):
+    """An image with more pixels than allowed."""
 
 
 class PackError(ThreedfaError):

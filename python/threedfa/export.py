@@ -104,10 +104,12 @@ def encode_mesh(
     texture_size: int | None = DEFAULT_TEXTURE_SIZE,
     texture_format: TextureFormat = "png",
     color: ColorOrder = "rgb",
+    before_face: Callable[[], object] | None = None,
 ) -> list[tuple[str, bytes]]:
     """Names and contents of the files that :func:`save_mesh` writes, the named one last.
 
-    Arguments and errors as of :func:`save_mesh`.
+    Arguments and errors as of :func:`save_mesh`; ``before_face`` is called before each face's
+    texture is made, which may take seconds, and what it raises ends the work.
     """
     path = Path(name)
     encoder = _ENCODERS.get(path.suffix.lower())
@@ -130,7 +132,7 @@ def encode_mesh(
     if image is None and space == "image":
         raise ValueError('space "image": expected the image as well; or use space="object"')
     pixels = None if image is None else load_image(image, color=color)
-    return encoder(path, _Scene(pixels, faces, space, texture_size, texture_format))
+    return encoder(path, _Scene(pixels, faces, space, texture_size, texture_format, before_face))
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class _Scene:
     space: Space
     texture_size: int | None
     texture_format: TextureFormat
+    before_face: Callable[[], object] | None
 
     @property
     def textured(self) -> bool:
@@ -158,6 +161,8 @@ class _Scene:
 
     def part(self, path: Path, number: int, vertices: NDArray[np.float32]) -> MeshPart:
         """A face with its texture; ``path`` is for messages."""
+        if self.before_face is not None:
+            self.before_face()
         face = self.faces[number]
         uv, texture = face.model.uv, None
         if self.textured:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from .errors import ExportError, ImageError
+from .errors import ExportError, ImageError, ImageSizeError
 from .files import atomic_write
 
 ImageSource: TypeAlias = (
@@ -146,8 +146,8 @@ def encoded_size(data: bytes) -> tuple[int, int]:
     alone.
 
     Raises:
-        ImageError: if there is no picture in a supported format, or one of more than twice
-            ``DEFAULT_MAX_PIXELS``.
+        ImageError: if there is no picture in a supported format; ``ImageSizeError`` for one of
+            more than twice ``DEFAULT_MAX_PIXELS``.
     """
     with _open(io.BytesIO(data), f"image data of {len(data)} bytes") as picture:
         return picture.height, picture.width
@@ -281,7 +281,7 @@ def _open(stream: BinaryIO, name: str) -> Image.Image:
         # Reads the header only; the pixels are decoded after their number has been checked.
         return Image.open(stream, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(
+        raise ImageSizeError(
             f"cannot read {name}: {error}; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS "
             "and max_pixels"
         ) from error
@@ -297,7 +297,7 @@ def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> NDArray[np.ui
     if width < 1 or height < 1:
         raise ImageError(f"cannot use {name}: it has {width} x {height} pixels")
     if width * height > max_pixels:
-        raise ImageError(
+        raise ImageSizeError(
             f"cannot use {name}: {width} x {height} pixels are more than the limit of "
             f"{max_pixels}; if you trust it, raise max_pixels"
         )

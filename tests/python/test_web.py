@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlencode
 
 import httpx
 import jsonschema
@@ -49,6 +50,8 @@ from hypothesis import strategies as st  # noqa: E402
 
 from threedfa.client import AsyncClient, Client  # noqa: E402
 from threedfa.web.answers import json_answer  # noqa: E402
+from threedfa.web.pictures import decode_base64, urlencoded_field  # noqa: E402
+from threedfa.web.problems import Problem  # noqa: E402
 
 TWO, ONE, NONE = picture((0, 0), (128, 64)), picture((64, 32)), picture()
 
@@ -166,7 +169,8 @@ def test_align_as_bytes(http: httpx.Client, analyzer: FaceAnalyzer) -> None:
     faces = [*analyzer.analyze(TWO), *analyzer.analyze(ONE)]
     expected = np.array([face.vertices for face in faces])
     np.testing.assert_array_equal(np.frombuffer(answer.content, "<f4").reshape(shape), expected)
-    assert post(http, "/v1/align", NONE, format="binary").headers["x-threedfa-shape"] == "0,0,3"
+    nobody = f"0,{len(analyzer.model.mean)},3"
+    assert post(http, "/v1/align", NONE, format="binary").headers["x-threedfa-shape"] == nobody
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))
@@ -294,6 +298,36 @@ def test_packs(http: httpx.Client, analyzer: FaceAnalyzer) -> None:
 def test_health(http: httpx.Client) -> None:
     assert http.get("/v1/healthz").json()["status"] == "ok"
     assert http.get("/v1/readyz").json() == {"status": "ready"}
+    for path in ("/v1/healthz", "/v1/readyz", "/v1/packs", "/v1/metrics", "/"):
+        answer = http.head(path)
+        assert answer.status_code == 200 and answer.content == b""
+
+
+def test_addresses_that_are_none(http: httpx.Client) -> None:
+    """No redirect, whose address would come from the client's Host header."""
+    answer = http.get("/v1/packs/", headers={"Host": "example.org"})
+    problem(answer, 404)
+    assert "location" not in answer.headers
+
+
+def test_files_of_the_page_that_the_browser_has(http: httpx.Client) -> None:
+    first = http.get("/app.js")
+    known = {"If-None-Match": first.headers["etag"]}
+    again = http.get("/app.js", headers=known)
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+    assert again.headers["cache-control"] == "no-cache"
+    assert http.get("/index.html", headers=known).status_code == 200
+
+
+def test_pack_without_texture_coordinates(tmp_path: Path) -> None:
+    pack = build_web_pack(tmp_path / "bare", uv=False)
+    with serving(pack, tmp_path) as server, server.client() as http:
+        mesh = io.BytesIO(post(http, "/v1/mesh", ONE).content)
+        assert trimesh.load(mesh, file_type="glb").geometry
+        answer = http.post("/v1/mesh?texture_size=64", files={"image": png(ONE)})
+        assert "texture_size: expected 0" in problem(answer, 422)
+        answer = http.post("/detect/dense/uvtex", files={"bin_image": png(ONE)})
+        assert "texture coordinates" in problem(answer, 422)
 
 
 def samples(text: str) -> dict[str, float]:
@@ -391,10 +425,13 @@ def assert_close(found: Any, expected: Any) -> None:
 # --- bodies that are none -------------------------------------------------------------------------
 
 
-def multipart(*parts: tuple[bytes, bytes], end: bytes = b"--x--\r\n") -> dict[str, Any]:
+def multipart(
+    *parts: tuple[bytes, bytes], end: bytes = b"--x--\r\n", charset: str = "utf-8"
+) -> dict[str, Any]:
     """A body of parts (header, content), by hand."""
     body = b"".join(b"--x\r\n" + head + b"\r\n\r\n" + data + b"\r\n" for head, data in parts)
-    return {"content": body + end, "headers": {"Content-Type": "multipart/form-data; boundary=x"}}
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    return {"content": body + end, "headers": {"Content-Type": kind}}
 
 
 HEAD = b'Content-Disposition: form-data; name="image"; filename="a.png"'
@@ -418,8 +455,11 @@ JSON = {"Content-Type": "application/json"}
         (multipart((HEAD, b"no picture")), 422, "picture 0: cannot read image data of 10 bytes"),
         (multipart((HEAD, png(ONE)), (HEAD, png(ONE)[:99])), 422, ""),
         ({"content": b"--x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),
+        (multipart((HEAD, png(ONE)), charset="undefined"), 400, "another charset"),
         ({"content": b"{", "headers": JSON}, 400, "expected JSON"),
-        ({"content": b"[" * 100_000, "headers": JSON}, 400, "expected JSON"),
+        ({"content": b"[" * 900, "headers": JSON}, 400, "expected JSON"),
+        ({"content": b"[" * 100_000, "headers": JSON}, 413, "at most 1000"),
+        ({"content": b'{"images": [' + b"{}," * 1000 + b"1]}", "headers": JSON}, 413, "at most"),
         ({"content": b'{"images": []}', "headers": JSON}, 400, 'expected {"images"'),
         ({"content": b'{"images": "a"}', "headers": JSON}, 400, 'expected {"images"'),
         ({"content": b'{"images": [1]}', "headers": JSON}, 400, "base64 text, got int"),
@@ -496,6 +536,24 @@ def test_legacy_base64(http: httpx.Client) -> None:
         answer = http.post("/b64/detect?size_threshold=0,0", **body)
         content = answer.json()
         assert {**content, "timestamp": 0, "filename": "me.png"} == {**expected, "timestamp": 0}
+
+
+def test_urlencoded_base64() -> None:
+    data = bytes(range(256))
+    plain = base64.b64encode(data).decode()
+    for text in (plain, base64.encodebytes(data).decode(), f"data:image/png;base64,{plain}"):
+        for escaped in (urlencode({"b64_image": text}), urlencode({"b64_image": text}).lower()):
+            names = [escaped[i : i + 3] for i, char in enumerate(escaped) if char == "%"]
+            body = urlencode({"a": "b", "b64_image": text})
+            for name in names:
+                body = body.replace(name.upper(), name)
+            assert decode_base64(urlencoded_field(body.encode(), "b64_image")) == data
+    with pytest.raises(Problem, match="at most 16 fields, got 21"):
+        urlencoded_field(b"&" * 20, "b64_image")
+    with pytest.raises(Problem, match="form field b64_image"):
+        urlencoded_field(b"image=a", "b64_image")
+    with pytest.raises(Problem, match="as base64"):
+        decode_base64(urlencoded_field(b"b64_image=%41%41%41%41", "b64_image"))
 
 
 def test_legacy_crop(http: httpx.Client, analyzer: FaceAnalyzer) -> None:

@@ -29,11 +29,14 @@ NAMES = ["jawOpen", "browInnerUp", "wrinkle"]
 Picture = npt.NDArray[np.uint8]
 
 
-def build_web_pack(folder: Path) -> Path:
-    """The toy pack with names, a unit and five points."""
+def build_web_pack(folder: Path, *, uv: bool = True) -> Path:
+    """The toy pack with names, a unit and five points; with texture coordinates or without."""
+    tensors = {**head_model(), **five_tensors()}
+    if not uv:
+        del tensors["uv"]
     return build_toy_pack(
         folder,
-        networks={"model.safetensors": safetensors.numpy.save({**head_model(), **five_tensors()})},
+        networks={"model.safetensors": safetensors.numpy.save(tensors)},
         model={"expression_names": NAMES, "unit": "centimetre"},
     )
 

@@ -17,7 +17,7 @@ from ..image import encode_image
 from ..tables import SCHEMA_VERSION, encode_npz, faces_to_dict
 from .batching import Image
 from .pictures import Upload
-from .service import Scene
+from .service import Named, Scene
 
 PictureFormat: TypeAlias = Literal["png", "jpeg", "webp"]
 MeshFormat: TypeAlias = Literal["glb", "ply", "obj"]
@@ -27,20 +27,27 @@ NPZ: Final = "application/vnd.threedfa.npz"
 BINARY: Final = "application/octet-stream"
 MESHES: Final = {"glb": "model/gltf-binary", "ply": "application/vnd.ply", "obj": ZIP}
 
-Named: TypeAlias = tuple[str, bytes]
-"""A file: its name, which no client has chosen, and its contents."""
-
 
 def picture_type(kind: PictureFormat) -> str:
     """The media type of a picture."""
     return f"image/{kind}"
 
 
-def json_answer(content: Any) -> Response:
+def json_bytes(content: Any) -> bytes:
     """JSON; NumPy's arrays and numbers with the shortest digits that give them back."""
     options = orjson.OPT_SERIALIZE_NUMPY
     # What orjson does not know are arrays that are not in one piece.
-    body = orjson.dumps(content, default=np.ascontiguousarray, option=options)
+    return orjson.dumps(content, default=np.ascontiguousarray, option=options)
+
+
+def json_answer(content: Any) -> Response:
+    """An answer of JSON."""
+    return Response(json_bytes(content), media_type="application/json")
+
+
+def json_list_answer(files: Sequence[Named]) -> Response:
+    """A list of what each of the files says in JSON."""
+    body = b"[" + b",".join(content for _, content in files) + b"]"
     return Response(body, media_type="application/json")
 
 
@@ -85,45 +92,40 @@ def boxes_json(found: Sequence[tuple[Upload, Image, Detections]]) -> Response:
     )
 
 
-def faces_json(scenes: Sequence[Scene], landmark_sets: Sequence[str], vertices: bool) -> Response:
-    """The document of ``threedfa image --json``."""
-    return json_answer(
-        [
-            faces_to_dict(
-                scene.image.shape[:2],
-                scene.faces,
-                name=scene.name,
-                landmark_sets=landmark_sets,
-                blendshapes=all(
-                    Blendshapes.known_to(face.model.expression_names) for face in scene.faces
-                ),
-                vertices=vertices,
-                arrays=True,
-            )
-            for scene in scenes
-        ]
+def faces_json(number: int, scene: Scene, landmark_sets: Sequence[str], vertices: bool) -> Named:
+    """The document of ``threedfa image --json`` for one picture."""
+    document = faces_to_dict(
+        scene.image.shape[:2],
+        scene.faces,
+        name=scene.name,
+        landmark_sets=landmark_sets,
+        blendshapes=all(Blendshapes.known_to(face.model.expression_names) for face in scene.faces),
+        vertices=vertices,
+        arrays=True,
     )
+    return f"{number}.json", json_bytes(document)
 
 
-def faces_npz(scenes: Sequence[Scene], landmark_sets: Sequence[str]) -> Response:
-    """What ``threedfa image --npz`` writes for each picture."""
-    files = [
-        (f"{number}.npz", encode_npz(scene.faces, landmark_sets=landmark_sets))
-        for number, scene in enumerate(scenes)
-    ]
-    return file_answer(files, NPZ, "faces")
+def faces_npz(number: int, scene: Scene, landmark_sets: Sequence[str]) -> Named:
+    """What ``threedfa image --npz`` writes for one picture."""
+    return f"{number}.npz", encode_npz(scene.faces, landmark_sets=landmark_sets)
 
 
-def faces_binary(scenes: Sequence[Scene]) -> Response:
-    """Dense vertices of all faces, float32 (N, V, 3), little-endian."""
-    faces = [face for scene in scenes for face in scene.faces]
-    count = len(faces[0].vertices) if faces else 0
+def faces_binary(number: int, scene: Scene) -> Named:
+    """Dense vertices of a picture's faces, float32 (N, V, 3), little-endian."""
+    content = (np.ascontiguousarray(face.vertices, "<f4").tobytes() for face in scene.faces)
+    return f"{number}.bin", b"".join(content)
+
+
+def binary_answer(files: Sequence[Named], vertices: int) -> Response:
+    """Such vertices of all pictures, one after the other; of each face there are so many."""
+    counts = [len(content) // (12 * vertices) for _, content in files]
     return Response(
-        b"".join(np.ascontiguousarray(face.vertices, "<f4").tobytes() for face in faces),
+        b"".join(content for _, content in files),
         media_type=BINARY,
         headers={
-            "X-Threedfa-Shape": f"{len(faces)},{count},3",
-            "X-Threedfa-Faces": ",".join(str(len(scene.faces)) for scene in scenes),
+            "X-Threedfa-Shape": f"{sum(counts)},{vertices},3",
+            "X-Threedfa-Faces": ",".join(map(str, counts)),
         },
     )
 

@@ -10,7 +10,8 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 from .. import __version__
 from . import legacy, routes
@@ -47,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
         # These pages of FastAPI's load scripts from other hosts.
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to an address that the client's Host header chooses
     )
     app.state.service = service
     app.add_middleware(
@@ -70,16 +72,19 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _add_page(app: FastAPI) -> None:
     """A route for each file: what a client asks for is compared with their names, not opened."""
+    files = StaticFiles(directory=PAGE)
     for file in sorted(PAGE.rglob("*")):
         if file.is_file():
             url = "/" + file.relative_to(PAGE).as_posix()
             for path in (url, "/") if url == "/index.html" else (url,):
-                app.add_route(path, _serve(file), methods=["GET"], include_in_schema=False)
+                app.add_route(path, _serve(files, file), methods=["GET"], include_in_schema=False)
 
 
-def _serve(file: Path) -> Callable[[Request], Awaitable[Response]]:
+def _serve(files: StaticFiles, file: Path) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        # Browsers ask whether it has changed.
-        return FileResponse(file, headers={"Cache-Control": "no-cache"})
+        # 304 for browsers that have it: they ask each time whether it has changed.
+        response = files.file_response(file, file.stat(), request.scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
     return answer

@@ -50,14 +50,31 @@ class Lease:
         """Bytes.
 
         Raises:
-            Problem: 503 where so much is not free.
+            Problem: 503 where so much is not free, 413 where it never is, or the request is over.
         """
+        most = self._capacity.limits.memory_bytes
         with self._capacity.lock:
-            # A thread may still work for a request that is over, whose client is gone.
-            if self._over or count > self._capacity.memory:
+            self._require_going_on()
+            if self._memory + count > most:
+                raise Problem(
+                    413,
+                    f"expected a request that needs at most {most} bytes of memory for its "
+                    f"pictures and its answer, got one of {self._memory + count} or more; ask for "
+                    "fewer pictures or faces at once",
+                )
+            if count > self._capacity.memory:
                 raise Problem.retry(503, "the server's memory is full")
             self._capacity.memory -= count
             self._memory += count
+
+    def check(self) -> None:
+        """Whether somebody still waits, for threads that work long.
+
+        Raises:
+            Problem: if the request is over.
+        """
+        with self._capacity.lock:
+            self._require_going_on()
 
     def take_place(self) -> None:
         """In the queue.
@@ -102,6 +119,10 @@ class Lease:
                 self._capacity.clients[self._client] -= 1
                 if not self._capacity.clients[self._client]:
                     del self._capacity.clients[self._client]
+
+    def _require_going_on(self) -> None:
+        if self._over:  # nobody reads this
+            raise Problem.retry(503, "the request is over")
 
     def _give_place(self) -> None:
         self._capacity.change_places(self._places)

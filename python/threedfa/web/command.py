@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import socket
 from typing import Final
 
 import uvicorn
@@ -57,11 +58,20 @@ def serve(options: argparse.Namespace) -> int:
         forwarded_allow_ips=options.trusted_proxies,
         timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
     )
+    listening = config.bind_socket()
+    _drop_who_does_not_read(listening, settings.limits.seconds)
     if workers > 1:
         with counted_together():
-            Multiprocess(config, [config.bind_socket()]).run()
+            Multiprocess(config, [listening]).run()
         return 0
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):  # which comes after everything has stopped
-        server.run()
+        server.run([listening])
     return 0 if server.started else 1
+
+
+def _drop_who_does_not_read(listening: socket.socket, seconds: float) -> None:
+    """Answers that the system has taken but a client does not read keep connection and memory;
+    closing waits for it. Linux ends such connections, if told to."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, Path, Query
 from numpy.typing import NDArray
-from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
 from .. import compat
 from ..face import Face
 from .access import Admission
-from .answers import ZIP, encode_picture, json_answer, zip_answer
-from .pictures import MULTIPART, Upload, decode_base64, files_in, media_type, read_form
+from .answers import ZIP, encode_picture, json_bytes, zip_answer
+from .pictures import (
+    MULTIPART,
+    URLENCODED,
+    Upload,
+    decode_base64,
+    files_in,
+    media_type,
+    read_form,
+    text_in,
+    urlencoded_field,
+)
 from .problems import Problem
 from .routes import PROBLEMS
-from .service import Options, Scene, service_of
+from .service import Named, Options, Scene, service_of
 
 _SCORE: Final = 0.85  # of ThreeDFA's detector
 _THRESHOLD: Final = r"^\d{1,6},\d{1,6}$"
@@ -78,6 +87,7 @@ def _body(field: str, **schema: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {MULTIPART: content}}}
 
 
+_BASE64: Final = "b64_image"
 _FILE: Final = _body("bin_image", format="binary")
 
 
@@ -94,15 +104,20 @@ async def detect(request: Request, query: _LegacyQuery) -> Response:
 
 @router.post(
     "/b64/detect",
-    openapi_extra=_body("b64_image", format="byte"),
+    openapi_extra=_body(_BASE64, format="byte"),
     responses=_answers("application/json"),
 )
 async def b64_detect(request: Request, query: _LegacyQuery) -> Response:
     """The same of the base64 text in the field ``b64_image``."""
-    text = (await _form(request)).get("b64_image")
-    if text is None or isinstance(text, UploadFile):
-        raise Problem(400, "expected the form field b64_image with a picture as base64")
-    upload = Upload(None, await service_of(request).in_thread(lambda: decode_base64(text)))
+    service, kind = service_of(request), media_type(request)
+    if kind == URLENCODED:
+        body = await request.body()
+        text = await service.in_thread(lambda: urlencoded_field(body, _BASE64))
+    elif kind == MULTIPART:
+        text = text_in(await read_form(request, service.limits), _BASE64)
+    else:
+        raise Problem(415, f"expected a body of {MULTIPART} or {URLENCODED}, got {kind or 'none'}")
+    upload = Upload(None, await service.in_thread(lambda: decode_base64(text)))
     return await _describe(request, query, upload)
 
 
@@ -110,12 +125,12 @@ async def b64_detect(request: Request, query: _LegacyQuery) -> Response:
 async def crop(request: Request, query: _LegacyQuery) -> Response:
     """The boxes of the picture, cut out: a zip of ``0.png``, ``1.png``, …"""
 
-    def cut(scene: Scene) -> Response:
-        crops = (_cut(scene.image, face) for face in scene.faces)
-        files = [encode_picture(str(i), picture, "png") for i, picture in enumerate(crops)]
-        return zip_answer(files, "crops")
+    def cut(scene: Scene) -> Iterator[Named]:
+        for i, face in enumerate(scene.faces):
+            yield encode_picture(str(i), _cut(scene.image, face), "png")
 
-    return await _picture(request, query, cut)
+    upload = await _file(request)
+    return await _answer(request, query, upload, cut, lambda files: zip_answer(files, "crops"))
 
 
 @router.post("/detect/overlay", openapi_extra=_FILE, responses=_answers("image/png"))
@@ -127,15 +142,15 @@ async def overlay(
     """The picture with the landmarks drawn over it."""
     color = bytes.fromhex(dot_color.lstrip("#"))
 
-    def draw(scene: Scene) -> Response:
+    def draw(scene: Scene) -> NDArray[np.uint8]:
         drawn = scene.image
         for face in scene.faces:
             drawn = compat.FaceUtils.cv_draw_landmark(
                 drawn, face.landmarks.T, dot_color=(color[0], color[1], color[2])
             )
-        return _png(drawn)
+        return drawn
 
-    return await _picture(request, query, draw)
+    return await _drawn(request, query, draw)
 
 
 @router.post("/detect/dense/{mode}", openapi_extra=_FILE, responses=_answers("image/png"))
@@ -145,9 +160,11 @@ async def dense(
     mode: Annotated[Literal["base", "depth", "pncc", "uvtex"], Path()],
 ) -> Response:
     """The picture with lit meshes, depth or PNCC over it; or textures side by side."""
+    model = service_of(request).analyzer(None).model
+    if mode == "uvtex" and model.uv is None:
+        raise Problem(422, "expected a pack whose model has texture coordinates")
 
-    def draw(scene: Scene) -> Response:
-        model = service_of(request).analyzer(None).model
+    def draw(scene: Scene) -> NDArray[np.uint8]:
         meshes = [face.vertices.T for face in scene.faces]
         triangles = np.ascontiguousarray(model.triangles[:, ::-1])  # ThreeDFA's are clockwise
         if mode == "uvtex" and not meshes:
@@ -158,22 +175,16 @@ async def dense(
             "pncc": lambda: compat.pncc(scene.image, meshes, triangles, model=model),
             "uvtex": lambda: compat.uv_tex(scene.image, meshes, triangles, model=model),
         }
-        return _png(painters[mode]())
+        return painters[mode]()
 
-    return await _picture(request, query, draw)
-
-
-async def _form(request: Request) -> Any:
-    kind, limits = media_type(request), service_of(request).limits
-    if kind == MULTIPART:
-        return await read_form(request, limits)
-    if kind == "application/x-www-form-urlencoded":
-        return await request.form(max_part_size=limits.upload_bytes)
-    raise Problem(415, f"expected a body of {MULTIPART}, got {kind or 'none'}")
+    return await _drawn(request, query, draw)
 
 
 async def _file(request: Request) -> Upload:
-    uploads = await files_in(await _form(request), "bin_image")
+    kind = media_type(request)
+    if kind != MULTIPART:
+        raise Problem(415, f"expected a body of {MULTIPART}, got {kind or 'none'}")
+    uploads = await files_in(await read_form(request, service_of(request).limits), "bin_image")
     if len(uploads) > 1:
         raise Problem(400, f"bin_image: expected one picture, got {len(uploads)}")
     return uploads[0]
@@ -183,41 +194,54 @@ async def _answer(
     request: Request,
     query: _Query,
     upload: Upload,
-    make: Callable[[Scene], Response],
+    make: Callable[[Scene], Iterable[Named]],
+    answer: Callable[[Sequence[Named]], Response],
 ) -> Response:
     """Made of the picture and those of its faces that ThreeDFA would have kept."""
 
-    def answer(scenes: Sequence[Scene]) -> Response:
-        (scene,) = scenes
+    def make_of_kept(number: int, scene: Scene) -> Iterable[Named]:
         kept = [face for face in scene.faces if query.keeps(face)]
         return make(Scene(scene.name, scene.image, kept))
 
     options = Options(score_threshold=_SCORE)
-    return await service_of(request).analyze(request, [upload], options, answer)
+    return await service_of(request).analyze(request, [upload], options, make_of_kept, answer)
 
 
-async def _picture(request: Request, query: _Query, make: Callable[[Scene], Response]) -> Response:
-    return await _answer(request, query, await _file(request), make)
+async def _drawn(
+    request: Request, query: _Query, draw: Callable[[Scene], NDArray[np.uint8]]
+) -> Response:
+    return await _answer(
+        request,
+        query,
+        await _file(request),
+        lambda scene: [encode_picture("overlay", draw(scene), "png")],
+        lambda files: Response(files[0][1], media_type="image/png"),
+    )
 
 
 async def _describe(request: Request, query: _Query, upload: Upload) -> Response:
-    def describe(scene: Scene) -> Response:
+    def describe(scene: Scene) -> list[Named]:
         original = base64.b64encode(upload.content).decode() if query.return_original else None
-        return json_answer(
-            {
-                "timestamp": int(time.time()),
-                "faces_detected": len(scene.faces),
-                "bounding_boxes": [
-                    (face.bbox.astype(int) if query.convert_to_int else face.bbox).tolist()
-                    for face in scene.faces
-                ],
-                "landmarks": [_landmarks(face, query.convert_to_int) for face in scene.faces],
-                "original_img": original,
-                "filename": upload.name,
-            }
-        )
+        document = {
+            "timestamp": int(time.time()),
+            "faces_detected": len(scene.faces),
+            "bounding_boxes": [
+                (face.bbox.astype(int) if query.convert_to_int else face.bbox).tolist()
+                for face in scene.faces
+            ],
+            "landmarks": [_landmarks(face, query.convert_to_int) for face in scene.faces],
+            "original_img": original,
+            "filename": upload.name,
+        }
+        return [("faces.json", json_bytes(document))]
 
-    return await _answer(request, query, upload, describe)
+    return await _answer(
+        request,
+        query,
+        upload,
+        describe,
+        lambda files: Response(files[0][1], media_type="application/json"),
+    )
 
 
 def _landmarks(face: Face, whole: bool) -> Sequence[Any]:
@@ -236,7 +260,3 @@ def _cut(image: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
     left, top, right, bottom = face.bbox.astype(int).tolist()
     left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
     return image[top : max(bottom, top + 1), left : max(right, left + 1)]
-
-
-def _png(picture: NDArray[np.uint8]) -> Response:
-    return Response(encode_picture("overlay", picture, "png")[1], media_type="image/png")

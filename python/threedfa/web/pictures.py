@@ -15,7 +15,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from ..errors import ImageError
+from ..errors import ImageError, ImageSizeError
 from ..image import encoded_size, load_image
 from .capacity import Lease
 from .problems import Problem
@@ -23,8 +23,12 @@ from .settings import BYTES_PER_PIXEL, Limits
 
 MULTIPART: Final = "multipart/form-data"
 JSON: Final = "application/json"
+URLENCODED: Final = "application/x-www-form-urlencoded"
 
 _FIELDS: Final = 16  # of a form that are not files
+_JSON_PARTS: Final = 1000  # arrays, objects and their members: parsed, each takes many bytes
+# What base64, also as a data: URL, has to escape in a form; "+" there is a space.
+_ESCAPES: Final = {f"%{ord(char):02X}".encode(): char.encode() for char in "+/=:;, \r\n"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ async def read_form(request: Request, limits: Limits) -> FormData:
         form = await parser.parse()
     except MultiPartException as error:
         raise Problem(413 if "Too many" in error.message else 400, error.message) from error
+    except UnicodeError as error:
+        raise Problem(400, "expected names in UTF-8, got another charset") from error
     if not parser.complete:
         raise Problem(400, "expected a whole multipart body, got one that is cut off")
     return form
@@ -84,12 +90,49 @@ async def files_in(form: FormData, field: str) -> list[Upload]:
     return uploads
 
 
+def text_in(form: FormData, field: str) -> str:
+    """The text of a form's field.
+
+    Raises:
+        Problem: if there is none.
+    """
+    text = form.get(field)
+    if not isinstance(text, str):
+        raise Problem(400, f"expected the form field {field} with a picture as base64")
+    return text
+
+
+def urlencoded_field(body: bytes, field: str) -> str:
+    """Base64 in a field of an URL-encoded form. Parsers for any such form take a hundred bytes for
+    each one that is escaped.
+
+    Raises:
+        Problem: if the form does not have the field, or has too many others.
+    """
+    if body.count(b"&") >= _FIELDS:
+        raise Problem(413, f"expected at most {_FIELDS} fields, got {body.count(b'&') + 1}")
+    fields = dict(part.partition(b"=")[::2] for part in body.split(b"&"))
+    value = fields.get(field.encode())
+    if value is None:
+        raise Problem(400, f"expected the form field {field} with a picture as base64")
+    value = value.replace(b"+", b" ")
+    for escape, char in _ESCAPES.items():
+        value = value.replace(escape, char).replace(escape.lower(), char)
+    return value.decode("latin-1")
+
+
 def images_in(body: bytes, limits: Limits) -> list[Upload]:
     """The pictures of ``{"images": ["base64", ...]}``.
 
     Raises:
         Problem: if the body is anything else, or has too many pictures.
     """
+    parts = sum(map(body.count, (b"[", b"{", b",")))
+    if parts > _JSON_PARTS:
+        raise Problem(
+            413,
+            f"expected JSON of at most {_JSON_PARTS} arrays, objects and members, got {parts}",
+        )
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -135,6 +178,10 @@ def decode(upload: Upload, number: int, limits: Limits, lease: Lease) -> NDArray
             )
         lease.take_memory(BYTES_PER_PIXEL * pixels)
         return load_image(upload.content, max_pixels=limits.pixels)
+    except ImageSizeError as error:  # so large that its header alone is refused
+        raise Problem(
+            413, f"picture {number}: expected at most {limits.pixels} pixels in a picture, got more"
+        ) from error
     except ImageError as error:
         raise Problem(422, f"picture {number}: {error}") from error
 

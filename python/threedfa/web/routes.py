@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -21,8 +21,8 @@ from .answers import (
     NPZ,
     ZIP,
     MeshFormat,
-    Named,
     PictureFormat,
+    binary_answer,
     boxes_json,
     encode_picture,
     faces_binary,
@@ -30,16 +30,18 @@ from .answers import (
     faces_npz,
     file_answer,
     json_answer,
+    json_list_answer,
     picture_type,
     zip_answer,
 )
 from .metrics import CONTENT_TYPE
 from .pictures import JSON, MULTIPART
 from .problems import Problem
-from .service import Options, OptionsQuery, Scene, service_of
+from .service import Named, Options, OptionsQuery, Scene, lease_of, service_of
 
 _Fill: TypeAlias = Literal["mirror", "photo"]  # "transparent" would need a fourth channel
 
+_READ: Final = ["GET", "HEAD"]
 _LARGEST_TEXTURE: Final = 2048
 _LARGEST_CROP: Final = 1024
 
@@ -193,14 +195,21 @@ async def align(
 ) -> Response:
     """Find and align faces: boxes, landmarks, pose, parameters, blend shapes, dense vertices."""
     sets = _landmark_sets(request, options, landmarks)
-    answers: dict[str, Callable[[Sequence[Scene]], Response]] = {
-        "json": lambda scenes: faces_json(scenes, sets, vertices),
-        "npz": lambda scenes: faces_npz(scenes, sets),
+    makers: dict[str, Callable[[int, Scene], Named]] = {
+        "json": lambda number, scene: faces_json(number, scene, sets, vertices),
+        "npz": lambda number, scene: faces_npz(number, scene, sets),
         "binary": faces_binary,
     }
-    service = service_of(request)
-    uploads = await service.uploads(request)
-    return await service.analyze(request, uploads, options, answers[format])
+    count = len(service_of(request).analyzer(options.pack).model.mean)
+    answers: dict[str, Callable[[Sequence[Named]], Response]] = {
+        "json": json_list_answer,
+        "npz": lambda files: file_answer(files, NPZ, "faces"),
+        "binary": lambda files: binary_answer(files, count),
+    }
+    make = makers[format]
+    return await _files(
+        request, options, lambda number, scene: [make(number, scene)], answers[format]
+    )
 
 
 @router.post(
@@ -286,11 +295,26 @@ async def mesh(
         Space, Query(description="Where heads stand: as in the picture, or at the origin.")
     ] = "image",
     texture_size: Annotated[
-        int,
-        Query(ge=0, le=_LARGEST_TEXTURE, description="0: colours of vertices, not a texture."),
-    ] = DEFAULT_TEXTURE_SIZE,
+        int | None,
+        Query(
+            ge=0,
+            le=_LARGEST_TEXTURE,
+            description=f"0: colours of vertices, not a texture. If not given: "
+            f"{DEFAULT_TEXTURE_SIZE}, or 0 where the pack's model has no texture coordinates.",
+        ),
+    ] = None,
 ) -> Response:
     """The faces as meshes."""
+    has_layout = service_of(request).analyzer(options.pack).model.uv is not None
+    if texture_size is None:
+        texture_size = DEFAULT_TEXTURE_SIZE if has_layout else 0
+    elif texture_size and not has_layout:
+        raise Problem(
+            422,
+            "texture_size: expected 0, colours of vertices, as this pack's model has no texture "
+            f"coordinates, got {texture_size}",
+        )
+    lease = lease_of(request)
 
     def build(number: int, scene: Scene) -> list[Named]:
         return encode_mesh(
@@ -299,6 +323,7 @@ async def mesh(
             _chosen(scene, face, number),
             space=space,
             texture_size=texture_size or None,
+            before_face=lease.check,
         )
 
     def answer(files: Sequence[Named]) -> Response:
@@ -323,17 +348,16 @@ async def crops(
     """Aligned crops, as recognition networks want them."""
     _landmark_sets(request, options, "five")
 
-    def cut(number: int, scene: Scene) -> list[Named]:
-        return [
-            encode_picture(f"{number}_{i}", face.aligned_crop(scene.image, size), format)
-            for i, face in enumerate(scene.faces)
-        ]
+    def cut(number: int, scene: Scene) -> Iterator[Named]:
+        for i, face in enumerate(scene.faces):
+            yield encode_picture(f"{number}_{i}", face.aligned_crop(scene.image, size), format)
 
     return await _files(request, options, cut, lambda files: zip_answer(files, "crops"))
 
 
-@router.get(
+@router.api_route(
     "/packs",
+    methods=_READ,
     tags=["server"],
     dependencies=_admitted,
     responses={200: {"description": "The packs, default first."}},
@@ -357,8 +381,9 @@ async def packs(request: Request) -> Response:
     )
 
 
-@router.get(
+@router.api_route(
     "/metrics",
+    methods=_READ,
     tags=["server"],
     dependencies=_admitted,
     response_class=Response,
@@ -370,13 +395,15 @@ async def metrics(request: Request) -> Response:
     return Response(exposition, headers={"Content-Type": CONTENT_TYPE})
 
 
-@health.get("/healthz", responses={200: {"description": "The server runs."}})
+@health.api_route("/healthz", methods=_READ, responses={200: {"description": "The server runs."}})
 async def healthz() -> Response:
     """Whether the process answers at all."""
     return json_answer({"status": "ok", "version": __version__})
 
 
-@health.get("/readyz", responses={200: {"description": "It works."}, 503: PROBLEMS[503]})
+@health.api_route(
+    "/readyz", methods=_READ, responses={200: {"description": "It works."}, 503: PROBLEMS[503]}
+)
 async def readyz(request: Request) -> Response:
     """Whether pictures can be sent: the packs are loaded and the networks run."""
     if not service_of(request).batcher.running:
@@ -387,19 +414,12 @@ async def readyz(request: Request) -> Response:
 async def _files(
     request: Request,
     options: Options,
-    make: Callable[[int, Scene], list[Named]],
+    make: Callable[[int, Scene], Iterable[Named]],
     answer: Callable[[Sequence[Named]], Response],
 ) -> Response:
     """Analyze the pictures and answer with the files that are made of each of them."""
     service = service_of(request)
-    return await service.analyze(
-        request,
-        await service.uploads(request),
-        options,
-        lambda scenes: answer(
-            [file for number, scene in enumerate(scenes) for file in make(number, scene)]
-        ),
-    )
+    return await service.analyze(request, await service.uploads(request), options, make, answer)
 
 
 def _landmark_sets(request: Request, options: Options, name: str | None) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import anyio
 from fastapi import Depends, Query
@@ -36,6 +36,9 @@ from .problems import Problem
 from .settings import Settings, SettingsError
 
 T = TypeVar("T")
+
+Named: TypeAlias = tuple[str, bytes]
+"""A file: its name, which no client has chosen, and its contents."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +175,12 @@ class Service:
         answer: Callable[[Sequence[tuple[Upload, Image, Detections]]], Response],
     ) -> Response:
         """What ``answer`` makes, in a thread, of the pictures and the boxes in each."""
+        lease = lease_of(request)
 
         def finish(images: Sequence[Image], found: Sequence[Detections]) -> Response:
-            return answer(list(zip(uploads, images, found, strict=True)))
+            response = answer(list(zip(uploads, images, found, strict=True)))
+            lease.take_memory(len(response.body))
+            return response
 
         return await self._run(request, uploads, options, self.batcher.detect, finish)
 
@@ -183,17 +189,27 @@ class Service:
         request: Request,
         uploads: Sequence[Upload],
         options: Options,
-        answer: Callable[[Sequence[Scene]], Response],
+        make: Callable[[int, Scene], Iterable[Named]],
+        answer: Callable[[Sequence[Named]], Response],
     ) -> Response:
-        """What ``answer`` makes, in a thread, of the pictures and the faces in each."""
+        """What ``answer`` makes, in a thread, of the files that ``make`` makes of each picture, its
+        number and the faces in it.
+
+        Each file's memory is asked for, so no more are made when the request is over.
+        """
+        lease = lease_of(request)
 
         def finish(images: Sequence[Image], found: Sequence[list[Face]]) -> Response:
-            return answer(
-                [
-                    Scene(upload.name, image, faces)
-                    for upload, image, faces in zip(uploads, images, found, strict=True)
-                ]
-            )
+            files: list[Named] = []
+            for number, (upload, image, faces) in enumerate(
+                zip(uploads, images, found, strict=True)
+            ):
+                for file in make(number, Scene(upload.name, image, faces)):
+                    lease.take_memory(len(file[1]))
+                    files.append(file)
+            if len(files) > 1:  # the answer is a copy of them
+                lease.take_memory(sum(len(content) for _, content in files))
+            return answer(files)
 
         return await self._run(request, uploads, options, self.batcher.analyze, finish)
 
@@ -212,11 +228,9 @@ class Service:
             partial(decode, upload, number, self.limits, lease)
             for number, upload in enumerate(uploads)
         ]
-        asked = asyncio.wrap_future(ask(engine, sources, finish))
-        answer = await _unless_gone(request, asked)
+        answer = await _unless_gone(request, asyncio.wrap_future(ask(engine, sources, finish)))
         # It takes memory until it is sent, but no place in the queue.
         lease.give_place()
-        lease.take_memory(len(answer.body))
         return answer
 
 
