@@ -9,8 +9,8 @@ import csv
 import io
 import math
 import os
-from collections.abc import Sequence
-from typing import Final, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,11 @@ def timecode(seconds: float) -> str:
 def write_livelink(
     path: str | os.PathLike[str], frames: Sequence[Frame], *, frame_rate: float = 30
 ) -> None:
-    """Write the blend shapes of each picture's first face as a CSV file of Live Link Face.
+    """Write one person's blend shapes in each picture as a CSV file of Live Link Face.
+
+    The first row is that of the largest face. Each later row is of the face whose box overlaps most
+    (intersection over union) with the box of the row before, or, where none overlaps, again of the
+    largest face.
 
     Blend shapes that the pack cannot show, and the eyes' angles, which it does not know, are 0.
     The head's angles are those of ``face.pose`` in radians. A picture without a face has no row.
@@ -84,13 +88,34 @@ def write_livelink(
         ExportError: if the file cannot be written.
     """
     rows = []
-    for seconds, (_, _, faces) in zip(_times(frames, frame_rate), frames, strict=True):
-        for face in faces[:1]:
-            shapes, pose = face.blendshapes, face.pose
-            angles = np.radians([pose.yaw, pose.pitch, pose.roll])
-            values = [*(shapes.get(name, 0.0) for name in ARKIT_NAMES), *angles, *[0.0] * 6]
-            rows.append([timecode(seconds), str(len(values)), *(f"{v:.8f}" for v in values)])
+    for seconds, face in zip(_times(frames, frame_rate), _one_person(frames), strict=True):
+        if face is None:
+            continue
+        shapes, pose = face.blendshapes, face.pose
+        angles = np.radians([pose.yaw, pose.pitch, pose.roll])
+        values = [*(shapes.get(name, 0.0) for name in ARKIT_NAMES), *angles, *[0.0] * 6]
+        rows.append([timecode(seconds), str(len(values)), *(f"{v:.8f}" for v in values)])
     _write(path, LIVELINK_COLUMNS, rows)
+
+
+def _one_person(frames: Sequence[Frame]) -> Iterator[Face | None]:
+    """For each picture the face of the person that is followed; None where it has no face."""
+    before = np.zeros(4)
+    for _, _, faces in frames:
+        face = max(faces, key=lambda f: (_overlap(f.bbox, before), _area(f.bbox)), default=None)
+        before = before if face is None else face.bbox.astype(np.float64)
+        yield face
+
+
+def _overlap(box: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float:
+    """Intersection over union of two boxes, x1 y1 x2 y2."""
+    low, high = np.maximum(box[:2], other[:2]), np.minimum(box[2:], other[2:])
+    shared = _area(np.concatenate([low, np.maximum(low, high)]))
+    return shared / (_area(box) + _area(other) - shared) if shared > 0 else 0.0
+
+
+def _area(box: NDArray[np.floating[Any]]) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
 
 
 def write_openface(

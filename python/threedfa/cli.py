@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, TextIO, TypedDict, get_args
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -282,9 +283,11 @@ def _analyze_files(
     for path, stem in zip(progress, _unique_stems(paths), strict=True):
         try:
             frame = _analyze_file(analyzer, path, options.output / stem, options, given)
-        except (ThreedfaError, ValueError) as error:  # ValueError: results that are no numbers
+        except (ThreedfaError, ValueError, MemoryError, cv2.error) as error:
+            # ValueError: results that are no numbers; cv2.error: most often its memory, too.
             failed += 1
-            tqdm.write(f"threedfa: {path}: {error}", file=sys.stderr)
+            reason = "not enough memory for this picture" if _no_memory(error) else str(error)
+            tqdm.write(f"threedfa: {path}: {reason}", file=sys.stderr)
             frames.append((path, (1, 1), []))
         else:
             count = len(frame[2])
@@ -297,6 +300,12 @@ def _analyze_files(
     if failed:
         _complain(f"{failed} of {len(paths)} pictures failed")
     return 1 if failed else 0
+
+
+def _no_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
+    )
 
 
 def _tables(

@@ -310,6 +310,10 @@ def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> NDArray[np.ui
         return np.ascontiguousarray(np.asarray(picture))
     except ImageError:
         raise
+    except MemoryError as error:  # also for rows that are longer than a decoder of Pillow takes
+        raise ImageError(
+            f"cannot decode {name}: not enough memory for {width} x {height} pixels; make it smaller"
+        ) from error
     except Exception as error:  # on damaged files decoders raise exceptions of any kind
         raise ImageError(f"cannot decode {name}: damaged or incomplete ({error})") from error
 

@@ -118,13 +118,38 @@ def test_livelink(frames: list[Frame], tmp_path: Path) -> None:
     for row, number, jaw in zip(rows, (0, 2), (0.25, 1), strict=True):
         assert row["BlendShapeCount"] == "61"
         assert unreal_seconds(row["Timecode"]) == pytest.approx(number / 24, abs=1e-5)
-        face = frames[number][2][0]
+        face = frames[number][2][0]  # they all have the same box
         values = {name: float(row[name]) for name in header[2:]}
         shown = {name: value for name, value in values.items() if value != 0}
         angles = {f"Head{a.title()}": getattr(face.pose, a) for a in ("yaw", "pitch", "roll")}
         expected = {"JawOpen": jaw, "MouthSmileLeft": 0.5, "BrowInnerUp": 1}
         expected |= {name: math.radians(angle) for name, angle in angles.items()}
         assert shown == pytest.approx(expected, abs=1e-7)
+
+
+def test_livelink_follows_one_person(model: MorphableModel, tmp_path: Path) -> None:
+    """In whatever order the detector gives the faces, and however large others are."""
+
+    def face(jaw: float, x: float, side: float) -> Face:
+        params = head_params(coefficients=[0, 0, 0, 0, jaw, 0, 0])
+        return head_face(model, params, (x, 20, x + side, 20 + side))
+
+    def other(x: float, side: float) -> Face:
+        return face(0.9, x, side)
+
+    people: list[list[Face]] = [
+        [other(100, 30), face(0.1, 10, 50)],  # the largest
+        [other(100, 60), face(0.2, 14, 50)],  # no more
+        [other(10, 12), face(0.3, 20, 40)],  # both overlap
+        [],
+        [other(100, 60), face(0.4, 22, 45)],  # and here again
+        [other(100, 20), face(0.5, 200, 25)],  # a cut
+        [other(100, 60), face(0.6, 205, 20)],
+    ]
+    write_livelink(tmp_path / "take.csv", [("a.png", SIZE, faces) for faces in people])
+    _, rows = read(tmp_path / "take.csv")
+    jaws = [float(row["JawOpen"]) for row in rows]
+    assert jaws == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 
 
 def test_livelink_needs_names(model: MorphableModel, tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
+import cv2
 import jsonschema
 import numpy as np
 import numpy.typing as npt
@@ -318,6 +320,33 @@ def test_names_that_the_terminal_cannot_show(pictures: Path, tmp_path: Path) -> 
     )  # fmt: skip
     assert b"\\u4e00.png: 1 face" in result.stdout
     assert len(names(tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: np.empty(2**59),
+        lambda: cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30)),
+    ],
+    ids=["NumPy", "OpenCV"],
+)
+def test_a_picture_that_there_is_no_memory_for(
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    work: Callable[[], object],
+) -> None:
+    def analyze(self: FaceAnalyzer, image: Picture) -> list[threedfa.Face]:
+        if image.max() == 250:  # two.png
+            work()
+        return []
+
+    monkeypatch.setattr(FaceAnalyzer, "analyze", analyze)
+    out = tmp_path / "out"
+    assert run("image", pictures, "-o", out, "--pack", "toy", "--json") == 1
+    assert "two.png: not enough memory for this picture\n" in capsys.readouterr().err
+    assert names(out) == [("none.png", 0), ("one.png", 0)]
 
 
 def test_an_output_folder_that_cannot_be_made(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from threedfa.errors import ExportError, ImageError
 from threedfa.image import (
@@ -399,6 +399,17 @@ def test_damaged_bytes_give_an_image_or_an_image_error(format_name: str, draw: A
     assert image.shape[2] == 3
 
 
+def test_a_picture_without_memory_for_it_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    with pytest.raises(ImageError, match="not enough memory for 7 x 5 pixels"):
+        load_image(encode(PICTURE))
+
+
 def test_a_damaged_png_is_named(tmp_path: Path) -> None:
     data = bytearray(encode(PICTURE))
     data[data.index(b"IDAT") + 8] ^= 0xFF
@@ -444,14 +455,14 @@ def test_a_header_just_above_the_default_limit() -> None:
     with pytest.raises(ImageError, match="raise"):
         load_image(png_of(DEFAULT_MAX_PIXELS + 1, 1, rows=b""))
     with pytest.raises(ImageError, match="damaged"):  # not refused for its size
-        load_image(png_of(DEFAULT_MAX_PIXELS, 1, rows=b""))
+        load_image(png_of(DEFAULT_MAX_PIXELS // 2, 2, rows=b""))
 
 
 @pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
 def test_a_higher_limit() -> None:
-    data = png_of(DEFAULT_MAX_PIXELS + 1, 1, rows=b"")
+    data = png_of(DEFAULT_MAX_PIXELS // 2 + 1, 2, rows=b"")
     with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ImageError, match="damaged"):
-        load_image(data, max_pixels=DEFAULT_MAX_PIXELS + 1)
+        load_image(data, max_pixels=DEFAULT_MAX_PIXELS + 2)
 
 
 @pytest.mark.parametrize("max_pixels", [0, -1])
