@@ -69,7 +69,7 @@ def crop_matrix(five: NDArray[np.float32], size: int = TEMPLATE_SIZE) -> NDArray
         TypeError: a size that is not whole.
         ValueError: a size out of range, or points that are all in one place.
     """
-    check_side("size", size)
+    size = check_side("size", size)
     return similarity(five[:, :2], np.array(TEMPLATE) * (size / TEMPLATE_SIZE))
 
 
@@ -130,7 +130,7 @@ def frontalized(
         TypeError: a size that is not whole.
         ValueError: a size out of range, or a head without extent.
     """
-    check_side("size", size)
+    size = check_side("size", size)
     middle = (head[:, 1].max() + head[:, 1].min()) / 2
     reach = max(float(np.abs(head[:, 0]).max()), float(head[:, 1].max() - middle))
     if not reach > 0:

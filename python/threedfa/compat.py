@@ -224,7 +224,7 @@ class TDDFA_ONNX:  # noqa: N801
             raise ValueError(f"crop_policy: expected 'box' or 'landmark', got {crop_policy!r}")
         if timer_flag:
             print(f"alignment: {(time.perf_counter() - start) * 1000:.1f} ms")
-        return [face.params for face in faces], [face.roi.tolist() for face in faces]
+        return [face.params.copy() for face in faces], [face.roi.tolist() for face in faces]
 
     def recon_vers(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ExportError
-from .face import Face
+from .face import Face, require_faces
 from .files import atomic_write_all
 from .gltf import GltfNode, encode_glb
 from .image import ColorOrder, check_side, encode_image, load_image
@@ -79,10 +79,13 @@ def save_mesh(
     Raises:
         ImageError: if the image cannot be read or used.
         ExportError: for another suffix, no faces, a texture for a model without texture
-            coordinates, a ``.glb`` of a model without a size, or a file that cannot be written.
+            coordinates, a ``.glb`` of a model without a size, or a file that cannot be written or
+            that is the image itself.
+        TypeError: for one face that is not in a list.
         ValueError: for image space without an image, an unknown option, or a size out of range.
     """
     path = Path(path)
+    require_faces(faces)
     *sidecars, (_, content) = encode_mesh(
         path.name,
         image,
@@ -92,7 +95,12 @@ def save_mesh(
         texture_format=texture_format,
         color=color,
     )
-    atomic_write_all([*((path.with_name(name), data) for name, data in sidecars), (path, content)])
+    files = [*((path.with_name(name), data) for name, data in sidecars), (path, content)]
+    if isinstance(image, (str, os.PathLike)):
+        for file, _ in files:
+            if os.path.realpath(file) == os.path.realpath(image):
+                raise ExportError(f"cannot write {file}: it is the image; choose another name")
+    atomic_write_all(files)
 
 
 def encode_mesh(

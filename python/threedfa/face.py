@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,9 @@ from .model import MorphableModel
 
 if TYPE_CHECKING:
     from .export import Space, TextureFormat
+
+
+_Array = TypeVar("_Array", bound=NDArray[Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +66,10 @@ class Pose:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Face:
-    """One face of one image.
+    """One face of one image. Its arrays are read-only, since each follows from others: a changed
+    landmark would not be that of the parameters.
 
     Attributes:
         bbox: float32 (4,) x1 y1 x2 y2 in pixels, not clipped.
@@ -83,13 +87,29 @@ class Face:
     roi: NDArray[np.float64]
     params: NDArray[np.float32]
     landmarks: NDArray[np.float32]
-    model: MorphableModel = field(repr=False)
+    model: MorphableModel
     confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("bbox", "roi", "params", "landmarks"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copied and unpickled arrays would be writable."""
+        for name, value in state.items():
+            self.__dict__[name] = _read_only(value) if isinstance(value, np.ndarray) else value
+
+    def __repr__(self) -> str:
+        box = " ".join(f"{edge:.1f}" for edge in self.bbox)
+        sure = None if self.confidence is None else round(float(self.confidence), 3)
+        return (
+            f"Face(bbox=[{box}], score={self.score:.3f}, confidence={sure}, model={self.model!r})"
+        )
 
     @cached_property
     def vertices(self) -> NDArray[np.float32]:
         """(V, 3) dense vertices in the image, with the z of the landmarks; computed when asked."""
-        return self.model.project(self.params, self.roi, dense=True)
+        return _read_only(self.model.project(self.params, self.roi, dense=True))
 
     @property
     def normals(self) -> NDArray[np.float32]:
@@ -101,7 +121,7 @@ class Face:
     def dense_vertices(self) -> NDArray[np.float32]:
         """(D, 3) ``vertices`` and, for a model with fewer than 35,568 of them, one more for each
         edge, on a smooth surface through them; in the image, computed when asked."""
-        return self.model.densify(self.vertices)
+        return _read_only(self.model.densify(self.vertices))
 
     @property
     def dense_triangles(self) -> NDArray[np.int32]:
@@ -151,6 +171,7 @@ class Face:
 
         Raises:
             PackError: if the pack's model lacks the set.
+            TypeError: if the name is no text.
             ValueError: if there is no set of that name.
         """
         table = table_named(self.model.landmark_sets, name)
@@ -205,7 +226,7 @@ class Face:
 
         Raises:
             PackError: if the pack's model has no unit of length.
-            TypeError: a camera matrix that is not of real numbers.
+            TypeError: a camera matrix of no real numbers, or an image size of no whole ones.
             ValueError: neither or both cameras, one that cannot be, or a face that fits no pose.
         """
         size = size_in_centimetres(self.model.centimetres_per_unit)
@@ -290,3 +311,15 @@ class Face:
             texture_format=texture_format,
             color=color,
         )
+
+
+def require_faces(faces: object) -> None:
+    """Raise a TypeError for one face where several are expected."""
+    if isinstance(faces, Face):
+        raise TypeError("faces: expected a list of faces, got one Face; put it into a list")
+
+
+def _read_only(array: _Array) -> _Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view

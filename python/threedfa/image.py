@@ -8,10 +8,11 @@ round; `save_image` writes one to a file.
 from __future__ import annotations
 
 import io
+import operator
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, TypeAlias
+from typing import BinaryIO, Final, Literal, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,12 +117,12 @@ def load_image(
     Raises:
         ImageError: if the source is no usable image: an empty array, a wrong dtype or shape, a
             missing, damaged or unsupported file, or one with more than ``max_pixels`` pixels.
-        TypeError: if the source is of none of these types.
+        TypeError: if the source is of none of these types, or ``max_pixels`` not a whole number.
         ValueError: for a wrong ``color`` or ``max_pixels``.
     """
     reversed_channels = is_reversed(color)
-    if max_pixels < 1:
-        raise ValueError(f"expected max_pixels of at least 1, got {max_pixels}")
+    if whole_number("max_pixels", max_pixels) < 1:
+        raise ValueError(f"max_pixels: expected at least 1, got {max_pixels}")
     if isinstance(source, np.ndarray):
         image = _from_array(source, reversed_channels)
     elif isinstance(source, Image.Image):
@@ -153,17 +154,43 @@ def encoded_size(data: bytes) -> tuple[int, int]:
         return picture.height, picture.width
 
 
-def check_side(name: str, value: int) -> None:
-    """Refuse what cannot be the side of a square picture to be made.
+def whole_number(name: str, value: SupportsIndex) -> int:
+    """A whole number of Python, in place of NumPy's, whose products may overflow.
+
+    Raises:
+        TypeError: for anything else, a bool among it.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, SupportsIndex):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    return operator.index(value)
+
+
+def check_side(name: str, value: SupportsIndex) -> int:
+    """The side of a square picture to be made, unless it cannot be one.
 
     Raises:
         TypeError: if it is not a whole number.
         ValueError: if it is not in 1..``MAX_SIDE`` pixels.
     """
-    if not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected a whole number of pixels, got {value!r}")
-    if not 1 <= value <= MAX_SIDE:
-        raise ValueError(f"{name}: expected 1..{MAX_SIDE} pixels, got {value}")
+    side = whole_number(name, value)
+    if not 1 <= side <= MAX_SIDE:
+        raise ValueError(f"{name}: expected 1..{MAX_SIDE} pixels, got {side}")
+    return side
+
+
+def check_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of an image, unless they cannot be.
+
+    Raises:
+        TypeError: if they are not whole numbers.
+        ValueError: if they are not two, or below 1.
+    """
+    if np.shape(image_size) != (2,):
+        raise ValueError(f"image_size: expected (height, width), got {image_size!r}")
+    height, width = (whole_number("image_size", value) for value in image_size)
+    if height < 1 or width < 1:
+        raise ValueError(f"image_size: expected a positive (height, width), got {image_size!r}")
+    return height, width
 
 
 def save_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
@@ -312,7 +339,7 @@ def _from_pil(picture: Image.Image, name: str, max_pixels: int) -> NDArray[np.ui
         raise
     except MemoryError as error:  # also for rows that are longer than a decoder of Pillow takes
         raise ImageError(
-            f"cannot decode {name}: not enough memory for {width} x {height} pixels; make it smaller"
+            f"cannot decode {name}: not enough memory for {width} x {height} pixels"
         ) from error
     except Exception as error:  # on damaged files decoders raise exceptions of any kind
         raise ImageError(f"cannot decode {name}: damaged or incomplete ({error})") from error

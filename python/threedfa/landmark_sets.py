@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import PackError
+from .image import whole_number
 from .ops import rasterize
 
 _TENSORS: Final = {"ibug68": "landmark", "mediapipe468": "landmarks468", "five": "five"}
@@ -87,8 +88,11 @@ def table_named(tables: Mapping[str, LandmarkTable], name: str) -> LandmarkTable
 
     Raises:
         PackError: if the model lacks a set that this library knows.
+        TypeError: if the name is no text.
         ValueError: if there is no set of that name at all.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"landmark set: expected a name, got {name!r}")
     table = tables.get(name)
     if table is not None:
         return table
@@ -224,8 +228,7 @@ def point_at(
         TypeError: weights that are not real numbers, or a triangle that is no whole number.
         ValueError: a triangle out of range, or weights of a wrong shape or not finite.
     """
-    if not isinstance(triangle, (int, np.integer)):
-        raise TypeError(f"triangle: expected a whole number, got {triangle!r}")
+    triangle = whole_number("triangle", triangle)
     weights = np.asarray(barycentric)
     if weights.dtype.kind not in "fiu":
         raise TypeError(f"barycentric: expected real numbers, got {weights.dtype}")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import PackError
+from .image import check_size
 from .pack import CENTIMETRES
 
 Convention = Literal["opencv", "opengl"]
@@ -74,7 +75,7 @@ def intrinsics(
     """A camera matrix (3, 3), checked, or made for an ideal camera from its field of view.
 
     Raises:
-        TypeError: a camera matrix that is not of real numbers.
+        TypeError: a camera matrix of no real numbers, or an image size of no whole ones.
         ValueError: neither or both given, or one that no camera has.
     """
     if (camera_matrix is None) == (field_of_view is None):
@@ -86,9 +87,7 @@ def intrinsics(
         raise ValueError(f"field_of_view: expected degrees between 0 and 180, got {field_of_view}")
     if image_size is None:
         raise ValueError("image_size: expected (height, width) to go with field_of_view, got None")
-    height, width = image_size
-    if height < 1 or width < 1:
-        raise ValueError(f"image_size: expected a positive (height, width), got {image_size}")
+    height, width = check_size(image_size)
     focal = width / 2 / np.tan(np.radians(field_of_view) / 2)
     # Pixel centres lie at whole numbers, so the middle of the picture is at (width - 1) / 2.
     return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
@@ -47,6 +48,16 @@ class MorphableModel:
         centimetres_per_unit: float | None = None,
         expression_names: tuple[str, ...] = (),
     ) -> None:
+        if centimetres_per_unit is not None and not 0 < centimetres_per_unit < math.inf:
+            raise ValueError(
+                "centimetres_per_unit: expected None or a finite number above 0, "
+                f"got {centimetres_per_unit}"
+            )
+        if expression_names and len(expression_names) != len(core.expression_basis):
+            raise ValueError(
+                f"expression_names: expected {len(core.expression_basis)} names, one for each "
+                f"mode, or none, got {len(expression_names)}"
+            )
         self._core = core
         self._path: Path | None = None  # of its file, where it was opened by name
         self.input_size = input_size
@@ -72,6 +83,8 @@ class MorphableModel:
 
         Raises:
             PackError: if the file is missing or malformed, or its tensors do not fit together.
+            ValueError: if ``centimetres_per_unit`` is not above 0, or the names are not one for
+                each expression mode.
         """
         if Path(path).is_dir():
             return cls.from_pack(Pack.load(path))
@@ -91,12 +104,19 @@ class MorphableModel:
         Raises:
             PackError: as :meth:`load`.
         """
-        return cls.load(
-            pack.file_path(pack.model.file),
-            input_size=pack.regressor.input_size,
-            centimetres_per_unit=pack.model.centimetres_per_unit,
-            expression_names=pack.model.expression_names,
-        )
+        try:
+            return cls.load(
+                pack.file_path(pack.model.file),
+                input_size=pack.regressor.input_size,
+                centimetres_per_unit=pack.model.centimetres_per_unit,
+                expression_names=pack.model.expression_names,
+            )
+        except ValueError as error:
+            raise PackError(f"pack {pack.name}: {error}; import the pack again") from error
+
+    def __repr__(self) -> str:
+        counts = len(self.mean), len(self.shape_basis), len(self.expression_basis)
+        return "MorphableModel({} vertices, {} shapes, {} expressions)".format(*counts)
 
     def __deepcopy__(self, memo: object) -> MorphableModel:
         return self  # immutable

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .face import Face
+from .face import Face, require_faces
 from .image import ColorOrder, load_image
 from .ops import Raster, rasterize
 
@@ -70,10 +70,12 @@ def render(
     Raises:
         ImageError: if the image cannot be read or used.
         PackError: if the pack's model lacks the landmark set.
+        TypeError: for one face that is not in a list.
         ValueError: for an unknown mode, an alpha outside 0..1, or a landmark set that is not known;
             sets are looked up in the models of the faces, so for none of them there is no error.
     """
-    if mode not in _PAINTERS:
+    require_faces(faces)
+    if not isinstance(mode, str) or mode not in _PAINTERS:
         raise ValueError(f"mode: expected one of {', '.join(get_args(Mode))}, got {mode!r}")
     if alpha is None:
         alpha = _MESH_ALPHA if mode == "mesh" else 1.0

@@ -16,8 +16,9 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .face import Face
+from .face import Face, require_faces
 from .files import atomic_write
+from .image import check_size
 from .model import MorphableModel
 
 SCHEMA_VERSION: Final = 1
@@ -106,17 +107,19 @@ def faces_to_dict(
 
     Raises:
         PackError: if the pack lacks a landmark set or ARKit's names of its expressions.
-        ValueError: if a value is not finite, an array has a wrong shape, or a landmark set of that
-            name is not known.
+        TypeError: if the image size is not of whole numbers, or there is one face and no list.
+        ValueError: if a value is not finite, an array has a wrong shape, a landmark set of that
+            name is not known, or no image has the size.
     """
-    height, width = image_size
+    height, width = check_size(image_size)
+    require_faces(faces)
     fields = [_face_fields(face, landmark_sets, blendshapes, vertices) for face in faces]
     return {
         "schema_version": SCHEMA_VERSION,
         "image": {
             "name": None if name is None else os.fspath(name),
-            "height": int(height),
-            "width": int(width),
+            "height": height,
+            "width": width,
         },
         "faces": fields if arrays else [_plain(face) for face in fields],
     }

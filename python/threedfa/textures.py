@@ -109,7 +109,7 @@ def _lay_out(
     image: _Image, face: Face, size: int, fill: Fill
 ) -> tuple[_Image, NDArray[np.float32]]:
     """Texture and visibility, which is -1 where the layout has no triangle."""
-    check_side("texture size", size)
+    size = check_side("texture size", size)
     uv = face.model.uv
     if uv is None:
         raise ValueError(

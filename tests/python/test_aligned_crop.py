@@ -144,7 +144,9 @@ def test_bad_arguments(model: MorphableModel, draw: str) -> None:
     for size in (0, -5, 100_000):
         with pytest.raises(ValueError, match=rf"size: expected 1\.\.8192 pixels, got {size}"):
             call(image, size)
-    with pytest.raises(TypeError, match=r"whole number of pixels, got 112\.5"):
+    with pytest.raises(TypeError, match="size: expected a whole number, got True"):
+        call(image, True)
+    with pytest.raises(TypeError, match=r"size: expected a whole number, got 112\.5"):
         call(image, 112.5)
     with pytest.raises(ImageError):
         call(np.zeros((9, 9), np.float64))

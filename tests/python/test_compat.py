@@ -166,6 +166,7 @@ def test_what_comes_back(tddfa: compat.TDDFA_ONNX, image: Array) -> None:
     assert [(p.dtype, p.shape) for p in params] == [(np.float32, (62,))] * 2
     assert all(isinstance(value, float) for roi in rois for value in roi)
     np.testing.assert_array_equal(rois[0], rois[1])
+    assert all(p.flags.writeable for p in params)  # as upstream's, unlike those of a Face
     for dense_flag, count in [(False, 68), (True, 80)]:
         for points in tddfa.recon_vers(params, rois, dense_flag=dense_flag):
             assert points.dtype == np.float32

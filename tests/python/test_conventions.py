@@ -107,6 +107,7 @@ def test_arrays_of_a_face(face: threedfa.Face) -> None:
     vertices = len(face.model.mean)
     assert face.landmarks.shape == (68, 3) and face.landmarks.dtype == np.float32
     assert face.vertices.shape == (vertices, 3) and face.vertices.dtype == np.float32
+    assert not face.landmarks.flags.writeable and not face.vertices.flags.writeable
     assert face.triangles.shape[1:] == (3,) and face.triangles.dtype == np.int32
     assert face.triangles.min() == 0 and face.triangles.max() == vertices - 1
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import plyfile
 import pytest
 import trimesh
+from PIL import Image
 
 from head import head_face, head_params, load_head, write_head
 from threedfa import Face, FaceAligner, MorphableModel, save_mesh
@@ -238,3 +239,27 @@ def test_files_in_memory(faces: list[Face], tmp_path: Path, suffix: str) -> None
     save_mesh(tmp_path / f"a b.{suffix}", IMAGE, faces, texture_size=32)
     assert dict(files) == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert files[-1][0] == f"a b.{suffix}"
+
+
+def test_one_face_where_a_list_is_expected(faces: list[Face], tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="got one Face; put it into a list"):
+        save_mesh(tmp_path / "f.obj", IMAGE, faces[0])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("mesh", "image"), [("photo.obj", "photo_face0.png"), ("photo.ply", "photo.ply")]
+)
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_image_is_never_written_over(
+    faces: list[Face], tmp_path: Path, mesh: str, image: str, linked: bool
+) -> None:
+    given = tmp_path / image
+    Image.fromarray(IMAGE).save(given, "PNG")
+    before = given.read_bytes()
+    if linked:
+        given = tmp_path / "link.png"
+        given.symlink_to(image)
+    with pytest.raises(ExportError, match=rf"cannot write .*{image}: it is the image; choose"):
+        faces[0].save(tmp_path / mesh, given)
+    assert (tmp_path / image).read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {image, given.name}

@@ -201,7 +201,26 @@ def test_face(model: MorphableModel) -> None:
     assert face.landmarks.shape == (68, 3)
     with pytest.raises(AttributeError):
         face.score = 1.0  # type: ignore[misc]
-    assert "score" in repr(face)
+    assert repr(face) == (
+        "Face(bbox=[20.0 20.0 120.0 120.0], score=0.900, confidence=None, "
+        f"model=MorphableModel({len(model.mean)} vertices, {SHAPES} shapes, "
+        f"{EXPRESSIONS} expressions))"
+    )
+    assert "confidence=0.123," in repr(dataclasses.replace(face, confidence=0.12345))
+
+
+def test_arrays_are_read_only(model: MorphableModel) -> None:
+    """Each follows from others, so none is changed alone; what the caller gave stays writable."""
+    params = head_params(yaw=20)
+    face = head_face(model, params, ROI)
+    assert params.flags.writeable
+    copies = copy.deepcopy(face), pickle.loads(pickle.dumps(face)), dataclasses.replace(face)
+    for each in (face, *copies):
+        for name in ("bbox", "roi", "params", "landmarks", "vertices", "dense_vertices"):
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(each, name)[:] = 0
+        with pytest.raises(ValueError, match="read-only"):
+            each.expression_coeffs[:] = 0
 
 
 @pytest.mark.parametrize(

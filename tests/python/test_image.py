@@ -20,6 +20,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 from threedfa.errors import ExportError, ImageError
 from threedfa.image import (
     DEFAULT_MAX_PIXELS,
+    check_side,
     encoded_size,
     is_reversed,
     load_image,
@@ -469,6 +470,17 @@ def test_a_higher_limit() -> None:
 def test_a_limit_that_lets_nothing_through(max_pixels: int) -> None:
     with pytest.raises(ValueError, match=f"at least 1, got {max_pixels}"):
         load_image(PICTURE, max_pixels=max_pixels)
+
+
+@pytest.mark.parametrize("max_pixels", [1e6, True, "9", None])
+def test_a_limit_that_is_no_whole_number(max_pixels: Any) -> None:
+    with pytest.raises(TypeError, match="max_pixels: expected a whole number, got"):
+        load_image(PICTURE, max_pixels=max_pixels)
+
+
+def test_sides_are_numbers_of_python() -> None:
+    side = check_side("size", np.uint8(200))
+    assert type(side) is int and side == 200
 
 
 @pytest.mark.parametrize("format_name", ["ICO", "TGA", "PCX", "SGI"])

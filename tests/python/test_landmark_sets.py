@@ -93,6 +93,9 @@ def test_missing_sets_say_what_there_is(face: Face, tmp_path: Path) -> None:
             ask("mediapipe468")
         with pytest.raises(ValueError, match=r"expected one of .*ibug68.*got 'ears'"):
             ask("ears")
+        for name in (["five"], None, 5):
+            with pytest.raises(TypeError, match="landmark set: expected a name, got"):
+                ask(name)
 
 
 def test_a_table_that_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -250,3 +253,9 @@ def test_bad_places_and_points(face: Face) -> None:
         face.point_at(0, ("a", "b", "c"))
     with pytest.raises(TypeError, match=r"triangle: expected a whole number, got 1\.5"):
         face.point_at(1.5, (1, 0, 0))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="triangle: expected a whole number, got True"):
+        face.point_at(True, (1, 0, 0))
+    np.testing.assert_array_equal(
+        face.point_at(np.int8(3), (1, 0, 0)),  # type: ignore[arg-type]
+        face.point_at(3, (1, 0, 0)),
+    )

@@ -434,3 +434,16 @@ def test_a_folder_is_the_model_of_its_pack(toy_pack: Path) -> None:
     np.testing.assert_array_equal(model.mean, MorphableModel.load(toy_pack / pack.model.file).mean)
     with pytest.raises(PackError):
         MorphableModel.load(toy_pack.parent / "nothing")
+
+
+@pytest.mark.parametrize("unit", [0, -1, float("nan"), float("inf")])
+def test_a_unit_without_a_size(tmp_path: Path, unit: float) -> None:
+    path = write_head(tmp_path / "head.safetensors")
+    with pytest.raises(ValueError, match=f"centimetres_per_unit: expected .* got {unit}"):
+        MorphableModel.load(path, centimetres_per_unit=unit)
+
+
+def test_names_that_are_not_one_for_each_expression(tmp_path: Path) -> None:
+    path = write_head(tmp_path / "head.safetensors")
+    with pytest.raises(ValueError, match=f"expression_names: expected {EXPRESSIONS} names.* got 1"):
+        MorphableModel.load(path, expression_names=("jawOpen",))

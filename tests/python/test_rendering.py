@@ -184,8 +184,13 @@ def test_any_pose(model: MorphableModel, mode: Mode, angles: Any, place: Any) ->
 # --- Arguments -----------------------------------------------------------------------------------
 
 
+def test_one_face_where_a_list_is_expected(image: Array, face: Face) -> None:
+    with pytest.raises(TypeError, match="faces: expected a list of faces, got one Face; put it"):
+        render(image, face, "mesh")  # type: ignore[arg-type]
+
+
 def test_unknown_mode(image: Array, face: Face) -> None:
-    for mode in ("meshes", "", None, 3):
+    for mode in ("meshes", "", None, 3, ["mesh"]):
         with pytest.raises(ValueError, match=r"mode: expected one of landmarks, .*pncc, got"):
             render(image, [face], mode)  # type: ignore[arg-type]
 

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from head import head_face, head_params, load_head
 from threedfa import FaceAligner, FaceAnalyzer
 from threedfa.tables import (
     FaceFields,
@@ -339,6 +340,33 @@ def test_wrong_values_write_nothing(
         else:
             (write_json if suffix == "json" else write_csv)(path, [("a", (4, 4), faces)])
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("size", "error", "message"),
+    [
+        ((4,), ValueError, r"image_size: expected \(height, width\), got \(4,\)"),
+        ((4, 5, 3), ValueError, r"got \(4, 5, 3\)"),
+        ((-4, 5), ValueError, r"a positive \(height, width\), got \(-4, 5\)"),
+        ((4, 0), ValueError, "a positive"),
+        ((4, 5.5), TypeError, r"a whole number, got 5\.5"),
+        (("4", "5"), TypeError, "a whole number, got '4'"),
+    ],
+)
+def test_sizes_of_no_image(size: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        faces_to_dict(size, [])
+
+
+def test_one_face_where_a_list_is_expected(tmp_path: Path) -> None:
+    face = head_face(load_head(tmp_path / "m.safetensors"), head_params())
+    with pytest.raises(TypeError, match="got one Face; put it into a list"):
+        faces_to_dict((4, 5), face)  # type: ignore[arg-type]
+
+
+def test_sizes_of_numpy_are_written_as_others() -> None:
+    entry = faces_to_dict(tuple(np.array([4, 5])), [])
+    assert json.dumps(entry["image"]) == '{"name": null, "height": 4, "width": 5}'
 
 
 def test_faces_are_left_as_they_were(tmp_path: Path) -> None:
