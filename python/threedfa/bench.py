@@ -8,6 +8,7 @@ which NumPy keeps to one thread.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import math
@@ -30,6 +31,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from . import _core, ops, textbook
 from .analyzer import FaceAnalyzer
+from .arguments import at_least_one, positive_number
 from .bench_report import Table, as_markdown, as_text, describe_machine
 from .cpus import available_cpus
 from .detections import Detections
@@ -119,10 +121,16 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pack", default="default", metavar="NAME", help="name or folder")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page of this")
-    parser.add_argument("--seconds", type=float, default=default.seconds, help="for each row")
+    parser.add_argument(
+        "--seconds",
+        type=positive_number,
+        default=default.seconds,
+        metavar="X",
+        help="for each row (default: %(default)s)",
+    )
     parser.add_argument(
         "--analyses",
-        type=int,
+        type=at_least_one,
         default=default.analyses,
         metavar="N",
         help="pictures after which the growth of memory is read (default: %(default)s)",
@@ -137,11 +145,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = Sizes(seconds=options.seconds, analyses=options.analyses)
     try:
         machine = describe_machine()
-        with tempfile.TemporaryDirectory() as folder:
+        with contextlib.ExitStack() as stack:
+            # Opened first: a page that cannot be written is found before minutes of measuring.
+            page = stack.enter_context(atomic_write(options.markdown)) if options.markdown else None
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
             tables = list(measure(Pack.load(options.pack), sizes, Path(folder)))
-        if options.markdown is not None:
-            with atomic_write(options.markdown) as stream:
-                stream.write(as_markdown(machine, tables).encode())
+            if page is not None:
+                page.write(as_markdown(machine, tables).encode())
     except ThreedfaError as error:
         print(f"threedfa: {error}", file=sys.stderr)
         return 1

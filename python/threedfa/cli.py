@@ -29,14 +29,15 @@ from .animation import (
     write_livelink,
     write_openface,
 )
+from .arguments import at_least_one, whole_number
 from .bench import add_bench_options, run_bench
 from .blendshapes import Blendshapes
 from .doctor import run_doctor
-from .errors import ExportError, ThreedfaError
+from .errors import ExportError, ImageError, ThreedfaError
 from .evaluation import measure, read_marked, table_text, tables
 from .export import DEFAULT_TEXTURE_SIZE, encode_mesh
 from .files import atomic_write_all
-from .image import DEFAULT_MAX_PIXELS, MAX_SIDE, SAMPLE, load_image, save_image
+from .image import DEFAULT_MAX_PIXELS, MAX_SIDE, SAMPLE, SUFFIXES, load_image, save_image
 from .landmark_sets import table_named
 from .metric_pose import intrinsics, size_in_centimetres
 from .model import MorphableModel
@@ -49,11 +50,6 @@ from .upstream.convert import import_upstream_pack
 from .upstream.download import download_upstream
 from .upstream.sources import PACK_REGRESSORS, UPSTREAM_LICENCE
 from .web.settings import add_serve_options
-
-_IMAGE_SUFFIXES = {
-    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif",
-    ".ppm", ".pgm", ".pbm", ".pnm",
-}  # fmt: skip
 
 
 class _JsonOptions(TypedDict):
@@ -98,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
 
     image = commands.add_parser("image", help="align the faces in pictures")
     image.set_defaults(command=_image)
-    image.add_argument("paths", nargs="*", metavar="PATH", help="files, folders or patterns")
+    image.add_argument(
+        "paths", nargs="*", type=_input, metavar="PATH", help="files, folders or patterns"
+    )
     image.add_argument("--sample", action="store_true", help="use the picture in the package")
     image.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR")
     image.add_argument(
@@ -145,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("--max-faces", type=int, metavar="N")
     image.add_argument(
         "--max-pixels",
-        type=_pixel_count,
+        type=at_least_one,
         default=DEFAULT_MAX_PIXELS,
         metavar="N",
         help="larger pictures are refused (default: %(default)s)",
@@ -200,32 +198,28 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="default: all CPUs")
 
 
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
-
-
-def _pixel_count(text: str) -> int:
-    count = _whole_number(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {count}")
-    return count
+def _input(text: str) -> str:
+    if not text:  # the current folder to Path: most often a variable of the shell that is not set
+        raise argparse.ArgumentTypeError("expected a file, a folder or a pattern, got no text")
+    return text
 
 
 def _texture_size(text: str) -> int:
-    size = _whole_number(text)
+    size = whole_number(text)
     if not 0 <= size <= MAX_SIDE:
         raise argparse.ArgumentTypeError(f"expected 0..{MAX_SIDE}, got {size}")
     return size
 
 
 def _image(options: argparse.Namespace) -> int:
-    paths = _expand(options.paths)
+    paths, complaints = _expand(options.paths)
     if options.sample:
         paths.append(SAMPLE)
+    for complaint in complaints:
+        _complain(complaint)
     if not paths:
+        if complaints:
+            return 1
         _complain("no picture given: name files, folders or patterns, or use --sample")
         return 2
     if options.texture and not options.texture_size:
@@ -248,7 +242,8 @@ def _image(options: argparse.Namespace) -> int:
     except ValueError as error:
         _complain(str(error))
         return 2
-    return _analyze_files(analyzer, paths, options)
+    status = _analyze_files(analyzer, paths, options)
+    return 1 if complaints else status
 
 
 def _check(options: argparse.Namespace, model: MorphableModel, frames: int) -> None:
@@ -272,14 +267,15 @@ def _analyze_files(
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"cannot make the folder {options.output}: {error.strerror}") from error
-    given = frozenset(path.resolve() for path in paths)
+    given = frozenset(os.path.realpath(path) for path in paths)
     results: list[Frame] = []
     frames: list[Frame] = []  # also those that failed: time goes on
     tables = _tables(options, analyzer.model, results, frames)
     for name in tables:
         _require_free(options.output / name, given)
     failed = 0
-    progress = tqdm(paths, disable=len(paths) < 2, unit="picture")
+    # None: where stderr is no terminal.
+    progress = tqdm(paths, disable=len(paths) < 2 or None, unit="picture")
     for path, stem in zip(progress, _unique_stems(paths), strict=True):
         try:
             frame = _analyze_file(analyzer, path, options.output / stem, options, given)
@@ -352,9 +348,9 @@ def _json_options(options: argparse.Namespace, model: MorphableModel) -> _JsonOp
     }
 
 
-def _require_free(file: Path, given: frozenset[Path]) -> Path:
+def _require_free(file: Path, given: frozenset[str]) -> Path:
     """The file, unless it is one of the pictures ``given``."""
-    if file.resolve() in given:
+    if os.path.realpath(file) in given:
         raise ExportError(f"{file} is one of the given pictures; choose another folder (-o)")
     return file
 
@@ -364,7 +360,7 @@ def _analyze_file(
     path: Path,
     target: Path,
     options: argparse.Namespace,
-    given: frozenset[Path],
+    given: frozenset[str],
 ) -> Frame:
     """Analyze one picture and write its files, whose names start with ``target``, but over none of
     the pictures ``given``."""
@@ -399,24 +395,39 @@ def _analyze_file(
     return path, image.shape[:2], [replace(face) for face in faces]
 
 
-def _expand(arguments: Iterable[str]) -> list[Path]:
+def _expand(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
     """Files, the pictures in folders, and what patterns match; a name that is nothing stays, to
-    be reported when it is opened."""
+    be reported when it is opened. And what is wrong with folders that give none."""
     paths: list[Path] = []
+    complaints: list[str] = []
     for argument in arguments:
         path = Path(argument)
         try:
             if path.is_dir():
-                paths += sorted(filter(_is_picture, path.iterdir()), key=_numbers_as_such)
+                paths += _pictures_in(path)
             elif path.exists() or not glob.has_magic(argument):
                 paths.append(path)
             else:
                 found = glob.glob(argument, recursive=True)  # noqa: PTH207, any pattern
                 matches = sorted(found, key=_numbers_as_such)
                 paths += [Path(match) for match in matches if Path(match).is_file()] or [path]
-        except OSError:  # a locked folder, a name that is too long
+        except ImageError as error:
+            complaints.append(str(error))
+        except OSError:  # in a locked folder, a name that is too long
             paths.append(path)
-    return paths
+    return paths, complaints
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    try:
+        pictures = sorted(filter(_is_picture, folder.iterdir()), key=_numbers_as_such)
+    except OSError as error:
+        raise ImageError(f"cannot read the folder {folder}: {error.strerror or error}") from error
+    if not pictures:
+        raise ImageError(
+            f"no pictures in the folder {folder}: expected files that end in {', '.join(SUFFIXES)}"
+        )
+    return pictures
 
 
 def _numbers_as_such(path: str | Path) -> list[str | int]:
@@ -426,7 +437,7 @@ def _numbers_as_such(path: str | Path) -> list[str | int]:
 
 
 def _is_picture(path: Path) -> bool:
-    known = path.suffix.lower() in _IMAGE_SUFFIXES
+    known = path.suffix.lower() in SUFFIXES
     return known and not path.name.startswith(".") and path.is_file()
 
 

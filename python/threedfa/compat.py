@@ -100,7 +100,9 @@ class FaceBoxes_ONNX:  # noqa: N801
         self._detector = FaceDetector(_load_pack(pack))
 
     def __call__(self, img_: _Image) -> list[list[float]]:
-        """Find the faces of a BGR image: ``[x1, y1, x2, y2, score]``, scores above 0.5, best first.
+        """Find the faces of a BGR image: ``[x1, y1, x2, y2, score]``, best first.
+
+        Those whose score is above the pack's threshold: 0.5 for upstream's packs.
 
         Raises:
             ImageError: if the array is not an image.
@@ -412,11 +414,17 @@ class Instance:
         """Write dense faces as one coloured OBJ or as one PLY file; returns the file's name.
 
         Without ``sv_fp`` the file goes into the working folder, named after the number of
-        faces and the time.
+        faces and the time in nanoseconds, so that each call has its own.
+
+        Raises:
+            ValueError: for another ``mode``, or without any face.
+            ExportError: if the file cannot be written.
         """
+        if not len(ver_list):
+            raise ValueError("ver_list: expected at least one face, got none")
         if mode not in ("obj", "ply"):
             raise ValueError(f"mode: expected obj or ply, got {mode!r}")
-        name = f"faceobjs_{len(ver_list)}_{int(time.time())}.{mode}"
+        name = f"faceobjs_{len(ver_list)}_{time.time_ns()}.{mode}"
         path = name if sv_fp is None else os.fspath(sv_fp)
         image = _swapped(loaded_im)
         if mode == "obj":

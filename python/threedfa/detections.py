@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     import supervision
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Detections:
     """The faces found in one image, best first; empty where there is none.
 
@@ -28,15 +28,15 @@ class Detections:
     xyxy: NDArray[np.float32]
     confidence: NDArray[np.float32]
 
-    def __post_init__(self) -> None:
-        xyxy, confidence = (np.asarray(a, np.float32) for a in (self.xyxy, self.confidence))
-        if xyxy.shape != (len(xyxy), 4) or confidence.shape != (len(xyxy),):
+    def __init__(self, xyxy: ArrayLike, confidence: ArrayLike) -> None:
+        boxes, scores = np.asarray(xyxy, np.float32), np.asarray(confidence, np.float32)
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != (len(boxes),):
             raise ValueError(
-                f"detections: expected xyxy (N, 4) and confidence (N,), got {xyxy.shape} and "
-                f"{confidence.shape}"
+                f"detections: expected xyxy (N, 4) and confidence (N,), got {boxes.shape} and "
+                f"{scores.shape}"
             )
-        object.__setattr__(self, "xyxy", xyxy)
-        object.__setattr__(self, "confidence", confidence)
+        object.__setattr__(self, "xyxy", boxes)
+        object.__setattr__(self, "confidence", scores)
 
     def __len__(self) -> int:
         return len(self.confidence)
@@ -47,13 +47,14 @@ class Detections:
             yield box, float(score)
 
     @overload
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], float]: ...
+    def __getitem__(self, index: int | np.integer[Any]) -> tuple[NDArray[np.float32], float]: ...
     @overload
-    def __getitem__(self, index: slice | NDArray[Any]) -> Detections: ...
+    def __getitem__(self, index: slice | list[int] | list[bool] | NDArray[Any]) -> Detections: ...
     def __getitem__(
-        self, index: int | slice | NDArray[Any]
+        self, index: int | np.integer[Any] | slice | list[int] | list[bool] | NDArray[Any]
     ) -> tuple[NDArray[np.float32], float] | Detections:
-        """One (box, score) for an integer; a selection for a slice, mask or index array."""
+        """One (box, score) for an integer; a selection for a slice, and a mask or indices in a list
+        or an array."""
         if isinstance(index, (int, np.integer)):
             return self.xyxy[index], float(self.confidence[index])
         return Detections(self.xyxy[index], self.confidence[index])

@@ -40,6 +40,13 @@ MAX_SIDE: Final = 8192
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """The file formats that are read, by Pillow's names. Pillow's other decoders are never tried."""
 
+SUFFIXES: Final = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff",
+    ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+"""Endings, in small letters, of the names of files in these formats: what a folder is searched
+for."""
+
 SAMPLE: Final = Path(__file__).parent / "data" / "sample.jpg"
 """A made-up picture of two heads that comes with the package."""
 

@@ -48,6 +48,16 @@ def uv_texture(
     return_visibility: Literal[True],
     color: ColorOrder = ...,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]: ...
+@overload
+def uv_texture(
+    image: Any,
+    face: Face,
+    *,
+    size: int = ...,
+    fill: Fill = ...,
+    return_visibility: bool,
+    color: ColorOrder = ...,
+) -> NDArray[np.uint8] | tuple[NDArray[np.uint8], NDArray[np.float32]]: ...
 def uv_texture(
     image: Any,
     face: Face,

@@ -228,7 +228,7 @@ def test_boxes_of_any_kind(aligner: FaceAligner) -> None:
             aligner.align(NOISE, Detections(boxes[:1], np.float32([wrong])))
     with pytest.raises(ValueError, match=r"detections: expected xyxy \(N, 4\)"):
         Detections(boxes, np.float32([1]))
-    (plain,) = aligner.align(NOISE, Detections([[*map(float, boxes[0])]], [1]))  # type: ignore[arg-type]
+    (plain,) = aligner.align(NOISE, Detections([[*map(float, boxes[0])]], [1]))
     assert plain.bbox.dtype == np.float32
     scored = np.column_stack([boxes, [0.5, 0.25]])
     for with_scores in (scored, Detections(boxes, np.float32([0.5, 0.25]))):

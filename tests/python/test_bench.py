@@ -157,6 +157,29 @@ def test_the_command(
     assert bench.main(["--pack", str(tmp_path / "none")]) == 1
 
 
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [("--seconds", ("0", "-1", "nan", "inf", "x")), ("--analyses", ("0", "-5", "1.5", "x"))],
+)
+def test_options_that_will_not_do(
+    option: str, wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value in wrong:
+        with pytest.raises(SystemExit) as stop:
+            main(["bench", option, value])
+        assert stop.value.code == 2
+        assert f"{option}: expected " in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written_is_found_before_the_run(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "measure", lambda *arguments: pytest.fail("measured"))
+    page = tmp_path / "missing" / "page.md"
+    assert bench.main(["--pack", str(pack.folder), "--markdown", str(page)]) == 1
+    assert f"cannot write {page}: No such file" in capsys.readouterr().err
+
+
 def test_each_turn_begins_with_a_call_that_does_not_count() -> None:
     calls = [0, 0]
 

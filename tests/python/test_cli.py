@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -414,11 +416,14 @@ def test_tables_are_never_written_over_given_pictures(
     assert "faces.json is one of the given pictures" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".pnm", ".TIF"])
+@pytest.mark.parametrize(
+    "suffix", [".pgm", ".ppm", ".pnm", ".TIF", ".apng", ".jpe", ".JFIF", ".mpo"]
+)
 def test_pictures_in_a_folder(pictures: Path, tmp_path: Path, suffix: str) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    kind = "TIFF" if suffix == ".TIF" else "PPM"
+    kinds = {".TIF": "TIFF", ".apng": "PNG", ".jpe": "JPEG", ".JFIF": "JPEG", ".mpo": "MPO"}
+    kind = kinds.get(suffix, "PPM")
     Image.open(pictures / "two.png").save(folder / f"two{suffix}", kind)
     assert run("image", folder, "-o", tmp_path / "o", "--pack", "toy", "--json") == 0
     assert names(tmp_path / "o") == [(f"two{suffix}", 2)]
@@ -496,8 +501,42 @@ def test_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("image", "--pack", "toy") == 2
     assert "no picture given" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
-    assert run("image", tmp_path / "empty", "--pack", "toy") == 2
-    assert "no picture given" in capsys.readouterr().err
+    assert run("image", tmp_path / "empty", "--pack", "toy") == 1
+    assert f"no pictures in the folder {tmp_path / 'empty'}: expected" in capsys.readouterr().err
+    for empty in ("", "a.png"), ("a.png", ""):
+        with pytest.raises(SystemExit) as stop:
+            run("image", *empty)
+        assert stop.value.code == 2
+        assert "expected a file, a folder or a pattern, got no text" in capsys.readouterr().err
+
+
+def test_folders_that_give_no_pictures_are_reported_and_the_rest_done(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    empty, locked = tmp_path / "empty", tmp_path / "locked"
+    empty.mkdir()
+    locked.mkdir()
+    iterdir = Path.iterdir
+
+    def refuse(self: Path) -> Any:
+        if self == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    out = tmp_path / "out"
+    assert run("image", empty, pictures, locked, "-o", out, "--pack", "toy", "--json") == 1
+    assert [name for name, _ in names(out)] == ["none.png", "one.png", "two.png"]
+    error = capsys.readouterr().err
+    assert f"threedfa: no pictures in the folder {empty}: " in error
+    assert f"threedfa: cannot read the folder {locked}: Permission denied\n" in error
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need no privilege on POSIX")
+def test_a_link_to_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert run("image", tmp_path / "loop.png", "-o", tmp_path / "out", "--pack", "toy") == 1
+    assert "loop.png" in capsys.readouterr().err
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -635,5 +674,28 @@ def test_as_a_program(pictures: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "text.jpg: cannot read" in done.stderr
     assert "1 of 4 pictures failed" in done.stderr
-    assert "4/4" in done.stderr  # the progress bar
+    assert "4/4" not in done.stderr  # the progress bar is for terminals
     assert names(tmp_path / "out") == [("none.png", 0), ("one.png", 1), ("two.png", 2)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX's terminals")
+def test_a_terminal_shows_progress(pictures: Path, tmp_path: Path) -> None:
+    import fcntl
+    import termios
+
+    reader, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "threedfa.cli", "image", str(pictures), "-o", "out", "--json"]
+    source = str(Path(threedfa.__file__).parents[1])
+    subprocess.run(
+        [*command, "--pack", "toy"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": source},
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        timeout=120,
+        check=True,
+    )
+    os.close(terminal)
+    assert b"3/3" in os.read(reader, 1 << 16)
+    os.close(reader)

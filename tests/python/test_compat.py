@@ -564,6 +564,9 @@ def test_instance_writes_meshes(
     assert Path(path).name.startswith("faceobjs_2_")
     compat.ser_to_ply(faces["dense"], tri, len(image), "function.ply")
     assert Path(path).read_bytes() == Path("function.ply").read_bytes()
+    assert instance.ser_to_mesh(image, faces["dense"], mode="ply") != path
+    with pytest.raises(ValueError, match="ver_list: expected at least one face, got none"):
+        instance.ser_to_mesh(image, [])
     with pytest.raises(ValueError, match="mode"):
         instance.ser_to_mesh(image, faces["dense"], mode="stl")  # type: ignore[arg-type]
 

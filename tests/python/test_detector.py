@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import sys
 from pathlib import Path
@@ -395,6 +396,8 @@ def test_detections_as_a_sequence(three: Detections) -> None:
         (slice(None, None, -1), [2, 1, 0]),
         (np.array([True, False, True]), [0, 2]),
         (np.array([2, 0]), [2, 0]),
+        ([2, 0], [2, 0]),
+        ([True, False, True], [0, 2]),
         (slice(0, 0), []),
         (np.zeros(3, bool), []),
     ],
@@ -404,6 +407,15 @@ def test_selections(three: Detections, index: Any, rows: list[int]) -> None:
     assert isinstance(selection, Detections) and len(selection) == len(rows)
     np.testing.assert_array_equal(selection.xyxy, three.xyxy[rows].reshape(-1, 4))
     np.testing.assert_array_equal(selection.confidence, three.confidence[rows])
+
+
+def test_detections_of_lists_and_wrong_shapes() -> None:
+    found = Detections([[1, 2, 3, 4]], [0.5])
+    assert found.xyxy.dtype == found.confidence.dtype == np.float32
+    assert dataclasses.replace(found, confidence=[0.25]).confidence.tolist() == [0.25]
+    for boxes, scores in (([1, 2, 3, 4], [0.5]), ([[1, 2, 3, 4]], [0.5, 0.5]), (1, 0.5), ([], [])):
+        with pytest.raises(ValueError, match=r"expected xyxy \(N, 4\) and confidence \(N,\)"):
+            Detections(boxes, scores)
 
 
 def test_no_detections(detector: FaceDetector) -> None:
