@@ -463,6 +463,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         _complain(str(error))
         return 1
+    status = 0
     for pack in options.pack or ["default"]:
         try:
             analyzer = FaceAnalyzer(
@@ -474,9 +475,21 @@ def _evaluate(options: argparse.Namespace) -> int:
         except ValueError as error:
             _complain(str(error))
             return 2
-        print(f"{pack}: errors in percent of a size, {len(marked)} faces")
-        print(table_text(tables(measure(analyzer, tqdm(marked, disable=None)))))
-    return 0
+        measured = measure(analyzer, tqdm(marked, disable=None))
+        for complaint in measured.unread:
+            _complain(complaint)
+        faces = len(marked) - len(measured.unread)
+        if len(measured.found):
+            print(f"{pack}: errors in percent of a size, {faces} faces")
+            print(table_text(tables(measured)))
+        else:
+            _complain(
+                f"{pack}: found none of {faces} marked faces, so there are no errors; look whether "
+                "the points are those of the pictures"
+            )
+        if measured.unread or not len(measured.found):
+            status = 1
+    return status
 
 
 def _pack_list(options: argparse.Namespace) -> int:

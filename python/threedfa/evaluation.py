@@ -19,6 +19,8 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 
 from .analyzer import FaceAnalyzer
+from .errors import ImageError
+from .image import SUFFIXES
 
 Array = NDArray[np.float32]
 
@@ -33,7 +35,6 @@ GROUPS = {
 }
 YAW_BINS = (0, 15, 30, 60, 90)  # degrees
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _LARGEST_PTS = 1 << 16  # bytes; a file of 68 points has about 2,000
 
 
@@ -54,12 +55,14 @@ class Measured:
         truth: (n, 68, 2) their marked points.
         yaw: (n,) degrees, as the pack found it.
         missed: marked faces without a detection over their middle.
+        unread: what is wrong with the pictures that could not be read, which are neither.
     """
 
     found: Array
     truth: Array
     yaw: Array
     missed: int
+    unread: tuple[str, ...]
 
 
 def read_marked(images: Path, points: Path) -> list[Marked]:
@@ -70,7 +73,7 @@ def read_marked(images: Path, points: Path) -> list[Marked]:
         points: an NPZ file with ``names`` (n) of pictures in that folder and ``landmarks``
             (n, 68, 2), centre of the first pixel (0, 0); or a folder with a file ``NAME.pts`` in
             the format of 300-W, whose first pixel is (1, 1), for each picture ``NAME.jpg`` (or
-            .png, …) to be measured.
+            .png, …, in small or capital letters) to be measured.
 
     Raises:
         ValueError: if the points cannot be read, or a picture is missing.
@@ -84,15 +87,15 @@ def read_marked(images: Path, points: Path) -> list[Marked]:
 
 
 def measure(analyzer: FaceAnalyzer, marked: Iterable[Marked]) -> Measured:
-    """Analyze each picture and take the detection that fits the marked face best.
-
-    Raises:
-        ImageError: if a picture cannot be read.
-    """
-    found, truth, yaws = [], [], []
+    """Analyze each picture and take the detection that fits the marked face best."""
+    found, truth, yaws, unread = [], [], [], []
     missed = 0
     for item in marked:
-        faces = analyzer.analyze(item.image)
+        try:
+            faces = analyzer.analyze(item.image)
+        except ImageError as error:
+            unread.append(str(error))
+            continue
         best = best_box(np.array([face.bbox for face in faces], np.float32), item.points)
         if best is None:
             missed += 1
@@ -105,6 +108,7 @@ def measure(analyzer: FaceAnalyzer, marked: Iterable[Marked]) -> Measured:
         np.reshape(np.array(truth, np.float32), (-1, 68, 2)),
         np.array(yaws, np.float32),
         missed,
+        tuple(unread),
     )
 
 
@@ -236,9 +240,10 @@ def _from_npz(images: Path, path: Path) -> Iterator[Marked]:
 
 
 def _from_pts(images: Path, folder: Path) -> Iterator[Marked]:
+    pictures = {(path.stem, path.suffix.lower()): path for path in images.iterdir()}
     for path in sorted(folder.glob("*.pts")):
-        pictures = [images / (path.stem + suffix) for suffix in _IMAGE_SUFFIXES]
-        picture = next((picture for picture in pictures if picture.is_file()), pictures[0])
+        found = (pictures.get((path.stem, suffix)) for suffix in SUFFIXES)
+        picture = next(filter(None, found), images / f"{path.stem}{SUFFIXES[0]}")
         yield Marked(_existing(picture), _checked(path, _read_pts(path)))
 
 

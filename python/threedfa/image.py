@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, Literal, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from .errors import ExportError, ImageError, ImageSizeError
 from .files import atomic_write
@@ -370,6 +370,10 @@ def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
     )
     if sixteen_bit:
         values = np.asarray(picture).astype(np.uint32)
+        if isinstance(picture, TiffImagePlugin.TiffImageFile):
+            # 0 may be white, which Pillow minds for 8 bits alone.
+            zero_is_white = picture.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0
+            values = 65535 - values if zero_is_white else values
         grey = ((values + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
         return Image.fromarray(grey).convert("RGB")
     if picture.mode in ("I", "F"):

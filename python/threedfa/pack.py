@@ -35,7 +35,7 @@ _PACK_JSON_LIMIT = 1 << 20  # bytes; a real one has a few thousand
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPAIR = "correct the file or import the pack again"
-
+_BUNDLED = Path(__file__).parent / "packs"
 
 GREY: Final = "grey"
 """The ``color`` of a detector that sees no colours."""
@@ -311,10 +311,14 @@ def user_packs_folder() -> Path:
     return base / "packs"
 
 
+def is_bundled(name: str) -> bool:
+    """Whether a pack of this name comes with the package."""
+    return _holds_pack(_BUNDLED / name)
+
+
 def _search_folders() -> list[Path]:
     cache = platformdirs.user_cache_path("threedfa", appauthor=False) / "packs"
-    inside = Path(__file__).parent / "packs"
-    return list(dict.fromkeys([user_packs_folder(), cache, inside]))
+    return list(dict.fromkeys([user_packs_folder(), cache, _BUNDLED]))
 
 
 def _holds_pack(folder: Path) -> bool:

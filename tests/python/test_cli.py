@@ -625,10 +625,19 @@ def test_pack_import(
     # Never replaced by accident.
     before = (folder / "pack.json").stat().st_mtime_ns
     assert run(*command) == 1
-    assert "exists" in capsys.readouterr().err
+    assert "exists; remove it or overwrite it (--overwrite)" in capsys.readouterr().err
     assert (folder / "pack.json").stat().st_mtime_ns == before
     assert run(*command, "--overwrite") == 0
     assert (folder / "pack.json").stat().st_mtime_ns > before
+
+
+def test_pack_import_never_takes_the_place_of_the_default(
+    upstream_files: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in ([], ["--overwrite"]):
+        assert run("pack", "import", "--from", upstream_files, "--name", "default", *more) == 1
+        assert "'default' is the name of a pack that comes with" in capsys.readouterr().err
+    assert files_in(home / "packs") == {"toy"}
 
 
 def test_pack_import_from_nothing(

@@ -335,7 +335,7 @@ def test_names_of_packs(upstream_files: Path, tmp_path: Path, name: str) -> None
 def test_only_packs_are_overwritten_and_only_on_request(source: Path, tmp_path: Path) -> None:
     pack = import_upstream_pack(source, "3ddfa_v2-mb05", destination=tmp_path / "packs")
     (pack / "mark").touch()
-    with pytest.raises(PackError, match=r"exists; remove it or allow overwriting"):
+    with pytest.raises(PackError, match=r"exists; remove it or overwrite it \(--overwrite\)"):
         import_upstream_pack(source, "3ddfa_v2-mb05", destination=tmp_path / "packs")
     assert (pack / "mark").exists()
     options: dict[str, Any] = {"destination": tmp_path / "packs", "overwrite": True}

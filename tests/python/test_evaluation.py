@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,43 @@ def test_the_command(marked: Any, toy_pack: Path, capsys: pytest.CaptureFixture[
     for name in ("one.npy", "cut.npz", "scalar.npz"):
         assert main([*arguments[:3], "--points", str(folder / name)]) == 1
         assert f"{name}: " in capsys.readouterr().err
+
+
+def test_pictures_that_cannot_be_read_are_left_out(
+    marked: Any, toy_pack: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, points, _ = marked
+    (folder / "1.png").write_bytes(b"no picture")
+    measured = measure(FaceAnalyzer(toy_pack), read_marked(folder, points))
+    assert (len(measured.found), measured.missed, len(measured.unread)) == (1, 1, 1)
+    arguments = ["evaluate", "--images", str(folder), "--points", str(points)]
+    assert main([*arguments, "--pack", str(toy_pack)]) == 1
+    output = capsys.readouterr()
+    assert ", 2 faces\n" in output.out
+    assert f"threedfa: cannot read {folder / '1.png'}: not an image" in output.err
+
+
+def test_no_face_found_at_all(
+    marked: Any, toy_pack: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, points, _ = marked
+    for name in ("0.png", "1.png"):
+        shutil.copy(folder / "2.png", folder / name)
+    arguments = ["evaluate", "--images", str(folder), "--points", str(points)]
+    assert main([*arguments, "--pack", str(toy_pack)]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"{toy_pack}: found none of 3 marked faces" in output.err
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".Png", ".tif"])
+def test_endings_of_pictures(marked: Any, suffix: str) -> None:
+    folder, _, truth = marked
+    Image.new("RGB", (8, 8)).save(folder / f"a{suffix}")
+    lines = "\n".join(f"{x} {y}" for x, y in truth[0])
+    (folder / "a.pts").write_text(f"{{\n{lines}\n}}\n")
+    (only,) = read_marked(folder, folder)
+    assert only.image == folder / f"a{suffix}"
 
 
 @pytest.mark.parametrize(

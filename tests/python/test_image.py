@@ -264,6 +264,16 @@ def test_sixteen_bit_grey_is_scaled(format_name: str) -> None:
         np.testing.assert_array_equal(image[..., channel], expected)
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_grey_whose_zero_is_white(deep: bool) -> None:
+    values = np.uint8([[0, 1, 200, 255]])
+    data = encode(Image.fromarray(values.astype(np.uint16) * 257 if deep else values), "TIFF")
+    black, white = (struct.pack("<HHIHH", 262, 3, 1, zero, 0) for zero in (1, 0))
+    assert data.count(black) == 1  # PhotometricInterpretation
+    np.testing.assert_array_equal(load_image(data)[..., 0], values)
+    np.testing.assert_array_equal(load_image(data.replace(black, white))[..., 0], 255 - values)
+
+
 @pytest.mark.parametrize("format_name", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
 def test_size_without_the_pixels(format_name: str) -> None:
     stream = io.BytesIO()

@@ -40,6 +40,7 @@ from ..pack import (
     PACK_JSON,
     SCHEMA_VERSION,
     Pack,
+    is_bundled,
     is_pack_name,
     user_packs_folder,
 )
@@ -281,13 +282,18 @@ def pack_target(name: str, destination: str | os.PathLike[str], *, overwrite: bo
         raise PackError(
             f"{name!r} cannot be the name of a pack; use letters, digits and . _ + -, at most 100"
         )
+    if is_bundled(name):
+        raise PackError(
+            f"{name!r} is the name of a pack that comes with threedfa, whose place the new one "
+            "would take; choose another name"
+        )
     target = Path(destination) / name
     if os.path.lexists(target):
         # Only what is plainly a pack is ever replaced.
         if not (target / PACK_JSON).is_file() or target.is_symlink():
             raise PackError(f"{target} exists and is not a pack; choose another name or folder")
         if not overwrite:
-            raise PackError(f"the pack {target} exists; remove it or allow overwriting")
+            raise PackError(f"the pack {target} exists; remove it or overwrite it (--overwrite)")
     return target
 
 
