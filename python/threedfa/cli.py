@@ -98,7 +98,14 @@ def _parser() -> argparse.ArgumentParser:
         "paths", nargs="*", type=_input, metavar="PATH", help="files, folders or patterns"
     )
     image.add_argument("--sample", action="store_true", help="use the picture in the package")
-    image.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR")
+    image.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder of the results, where they replace older ones (default: the current folder)",
+    )
     image.add_argument(
         "--render", action="append", default=[], choices=get_args(Mode), help="may be repeated"
     )
@@ -161,12 +168,12 @@ def _parser() -> argparse.ArgumentParser:
     importer = verbs.add_parser("import", help="make a pack from a 3DDFA_V2 checkout")
     importer.add_argument("--from", dest="source", required=True, metavar="DIR")
     importer.add_argument("--name", required=True)
-    importer.add_argument("--overwrite", action="store_true")
+    importer.add_argument("--overwrite", action="store_true", help="replace a pack of the name")
     importer.set_defaults(command=_pack_import)
     download = verbs.add_parser("download", help="download an upstream pack")
     download.add_argument("pack", choices=list(PACK_REGRESSORS), metavar="NAME")
     download.add_argument("--accept-licence", action="store_true")
-    download.add_argument("--overwrite", action="store_true")
+    download.add_argument("--overwrite", action="store_true", help="replace a pack of the name")
     download.set_defaults(command=_pack_download)
 
     evaluate = commands.add_parser("evaluate", help="measure packs on pictures with marked points")

@@ -27,6 +27,7 @@ from PIL import Image
 
 import threedfa
 from threedfa import FaceAnalyzer, cli, load_image, render, save_image, uv_texture
+from threedfa.image import SUFFIXES
 from threedfa.rendering import Mode
 from toy_pack import build_toy_pack
 
@@ -427,6 +428,11 @@ def test_pictures_in_a_folder(pictures: Path, tmp_path: Path, suffix: str) -> No
     Image.open(pictures / "two.png").save(folder / f"two{suffix}", kind)
     assert run("image", folder, "-o", tmp_path / "o", "--pack", "toy", "--json") == 0
     assert names(tmp_path / "o") == [(f"two{suffix}", 2)]
+
+
+def test_endings_are_documented() -> None:
+    page = Path(__file__).parents[2] / "docs" / "command_line.md"
+    assert set(SUFFIXES) <= set(re.findall(r"`(\.[a-z]+)`", page.read_text()))
 
 
 def test_pictures_of_too_many_pixels(
