@@ -33,6 +33,7 @@ EXPORTED = {
     "FaceAnalyzer",
     "FaceDetector",
     "ImageError",
+    "ImageSizeError",
     "MorphableModel",
     "Pack",
     "PackError",
