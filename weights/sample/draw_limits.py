@@ -1,8 +1,8 @@
-"""Draw where the default pack fails: the sample's heads in views that are too much for it.
+"""Draw where a pack fails: the sample's heads in views that are too much for it.
 
     python weights/sample/draw_limits.py --ict ../shared/training --out weights/limits.jpg
 
-Each panel shows the landmarks that the default pack finds; a red frame says that it finds no face.
+Each panel shows the landmarks that the pack finds; a red frame says that it finds no face.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ict", type=Path, required=True, help="folder with ict_facekit.npz")
     parser.add_argument("--out", type=Path, required=True, help="picture to write")
+    parser.add_argument("--pack", default="weights/default", help="name or folder")
     options = parser.parse_args()
-    analyzer, model = FaceAnalyzer(), IctHead(options.ict)
+    analyzer, model = FaceAnalyzer(options.pack), IctHead(options.ict)
     panels = [panel(analyzer, model, name, head) for name, head in VIEWS]
     rows = [np.hstack(panels[i : i + COLUMNS]) for i in range(0, len(panels), COLUMNS)]
     save_image(options.out, np.vstack(rows))

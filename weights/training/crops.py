@@ -14,7 +14,7 @@ import numpy as np
 from augment import Jitter, misaligned, occlude, photometric, warp
 from face import CAMERA, INPUT_SIZE, Array, Indices, Morphable, to_pack_camera, to_pack_frame
 from numpy.typing import NDArray
-from renders import CROP, REGION, region_side
+from renders import CROP, REGION, read_portrait, region_side
 
 Image = NDArray[np.uint8]
 
@@ -53,7 +53,7 @@ def portrait_crops(material: Path, labels: Path, model: Morphable, part: str) ->
     images = np.empty((len(rows), CROP, CROP, 3), np.uint8)
     params, points = table["params"][rows].copy(), table["points"][rows].copy()
     for i, row in enumerate(rows):
-        portrait = cv2.imread(str(material / str(table["image"][row])))
+        portrait = read_portrait(material / str(table["image"][row]))
         camera = params[i, :CAMERA].reshape(3, 4)
         side, middle = region_side(camera, model.points68.of(model.vertices(params[i, CAMERA:])))
         gain = REGION / side

@@ -28,6 +28,7 @@ from augment import motion_blur, side_light, tone
 from crops import render_crops
 from face import REGION_SCALE, Morphable
 from numpy.typing import NDArray
+from renders import read_portrait
 
 Image = NDArray[np.uint8]
 Array = NDArray[np.float32]
@@ -89,9 +90,7 @@ def load_portraits(material: Path, part: str, limit: int | None = None) -> list[
         square = box_square(landmarks)
         if not detectors_agree(square, table["yunet"][i]):
             continue
-        image = cv2.imread(str(material / str(table["image"][i])), cv2.IMREAD_COLOR)
-        if image is None:
-            raise FileNotFoundError(f"cannot read {material / str(table['image'][i])}")
+        image = read_portrait(material / str(table["image"][i]))
         shrink = min(1.0, LARGEST_SOURCE / float(square[2]))
         if shrink < 1:
             image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
@@ -623,8 +622,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="read at most so many portraits")
     options = parser.parse_args()
     if not (options.material / "labels.npz").is_file():
-        print(f"skipped: no labels.npz in {options.material}")
-        return
+        raise SystemExit(f"no labels.npz in {options.material}; give another --material")
     portraits = load_portraits(options.material, "train", options.limit)
     renders = []
     if options.renders:

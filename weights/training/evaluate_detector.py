@@ -22,10 +22,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 from detector_data import Array, Image, Painter, box_square, load_portraits
 
 from threedfa import FaceAnalyzer, load_image, pack_path
+from threedfa.networks import open_network
 
 IOU = (0.4, 0.5)
 LOW = 0.1  # score at which the other detector's boxes confirm one
@@ -105,33 +105,33 @@ def false_alarms(pictures: list[Image], pair: dict[str, FaceAnalyzer]) -> None:
         )
 
 
-def network_times(files: dict[str, Path], repeats: int) -> dict[str, Array]:
+def network_times(
+    packs: dict[str, Path], pair: dict[str, FaceAnalyzer], repeats: int
+) -> dict[str, Array]:
     """Milliseconds of processor time of each run at 1080 x 720, one thread, turn by turn."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    sessions = {
-        name: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        for name, path in files.items()
-    }
     rng = np.random.default_rng(0)
-    batches = {}
-    for name, session in sessions.items():
-        entry = session.get_inputs()[0]
-        shape = (1, entry.shape[1], 720, 1080)
-        batches[name] = {entry.name: rng.uniform(-100, 100, shape).astype(np.float32)}
-    times: dict[str, list[float]] = {name: [] for name in sessions}
+    specs = {name: analyzer.detector.spec for name, analyzer in pair.items()}
+    networks = {
+        name: open_network(packs[name] / spec.file, num_threads=1) for name, spec in specs.items()
+    }
+    batches = {
+        name: rng.uniform(-100, 100, (1, len(spec.mean), 720, 1080)).astype(np.float32)
+        for name, spec in specs.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(repeats):
-        for name, session in sessions.items():
+        for name, network in networks.items():
             begin = time.thread_time()
-            session.run(None, batches[name])
+            network.run(batches[name])
             times[name].append(1000 * (time.thread_time() - begin))
     return {name: np.array(values, np.float32) for name, values in times.items()}
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    packs = [pack_path(options.pack), pack_path(options.against)]
-    pair = {pack.name: FaceAnalyzer(pack) for pack in packs}
+    packs = {str(pack): pack_path(pack) for pack in (options.pack, options.against)}
+    if len(set(packs.values())) < 2:
+        raise SystemExit(f"--against: expected another pack than {options.pack}")
+    pair = {name: FaceAnalyzer(pack) for name, pack in packs.items()}
     thresholds = (f"{name} {a.detector.score_threshold:.2f}" for name, a in pair.items())
     print(f"thresholds: {', '.join(thresholds)}")
     if (options.photographs / "landmarks68.npz").is_file():
@@ -145,8 +145,7 @@ def evaluate(options: argparse.Namespace) -> None:
         false_alarms(pictures, pair)
     else:
         print(f"no labels.npz in {options.material}: false alarms left out")
-    files = {pack.name: pack / pair[pack.name].detector.spec.file for pack in packs}
-    times = network_times(files, options.repeats)
+    times = network_times(packs, pair, options.repeats)
     for name, values in times.items():
         print(f"{name}: network {values.min():.2f} ms at best, median {np.median(values):.2f} ms")
     best, middle = ([f(v) for v in times.values()] for f in (np.min, np.median))
@@ -162,7 +161,7 @@ def main() -> None:
     parser.add_argument("--against", default="3ddfa_v2-mb05", help="pack to compare with")
     parser.add_argument("--photographs", type=Path, default=Path("../shared/evaluation/afw"))
     parser.add_argument("--material", type=Path, default=Path("../shared/training"))
-    parser.add_argument("--pictures", type=int, default=500, help="without a face, to make")
+    parser.add_argument("--pictures", type=int, default=1000, help="without a face, to make")
     parser.add_argument("--repeats", type=int, default=40, help="of the time measurement")
     parser.add_argument("--limit", type=int, default=None, help="read at most so many portraits")
     cv2.setNumThreads(1)

@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--renders", type=Path, required=True, help="what renders.py made")
     parser.add_argument("--model", type=Path, default=Path("weights/default/model.safetensors"))
     parser.add_argument("--pack", default="weights/default", help="name or folder")
-    parser.add_argument("--count", type=int, default=500, help="pictures to measure")
+    parser.add_argument("--count", type=int, default=1000, help="pictures to measure")
     parser.add_argument("--most-yaw", type=float, default=45.0, help="degrees")
     options = parser.parse_args()
     model = Morphable.load(options.model)

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from detector_data import BOX_SCALE
 from detector_network import MEAN, NUMBERS, PRIORS, SCALE, VARIANCES, ConvNorm, Detector, tame
@@ -30,6 +29,7 @@ from torch import nn
 from train_detector import CHECKPOINT, IOU_THRESHOLD
 
 from threedfa.files import atomic_write
+from threedfa.networks import open_network
 
 OPSET = 13
 TOLERANCE = 1e-3  # of an offset or a probability
@@ -104,21 +104,20 @@ def to_onnx(network: Detector) -> onnx.ModelProto:
 
 
 @torch.no_grad()
-def difference(model: onnx.ModelProto, network: Detector) -> float:
-    """Largest difference of an output on random pictures."""
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+def difference(file: Path, network: Detector) -> float:
+    """Largest difference of an output of the ONNX file on random pictures; NaN where there is
+    one."""
+    opened = open_network(file, num_threads=1)
     generator = torch.Generator().manual_seed(0)
-    worst = 0.0
+    differences = []
     for size in TRIAL_SIZES:
         pictures = torch.randn(2, 1, *size, generator=generator)
-        loc, conf = session.run(["loc", "conf"], {"input": pictures.numpy()})
+        loc, conf = opened.run(pictures.numpy())
         offsets, logits = network(pictures)
         face = torch.sigmoid(logits)
         for found, expected in ((loc, offsets), (conf, torch.stack([1 - face, face], -1))):
-            worst = max(worst, float(np.abs(found - expected.numpy()).max()))
-    return worst
+            differences.append(np.abs(found - expected.numpy()).max())
+    return float(np.max(differences))
 
 
 def pack_entry(file: str, threshold: float) -> dict[str, object]:
@@ -164,16 +163,17 @@ def export(checkpoint: Path, out: Path, threshold: float | None = None) -> float
     network.load_state_dict(content["averaged"])
     network.eval()
     tame(network)
-    model = to_onnx(network)
-    worst = difference(model, network)
-    if not worst < TOLERANCE:
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / "detector.partial"
+    partial.write_bytes(to_onnx(network).SerializeToString())
+    worst = difference(partial, network)
+    if not worst < TOLERANCE:  # also of NaN
+        partial.unlink()
         raise ValueError(
             f"the ONNX network differs from the checkpoint by {worst:.2g}, expected less than "
             f"{TOLERANCE}; do not use it"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_write(out / "detector.onnx") as stream:
-        stream.write(model.SerializeToString())
+    partial.replace(out / "detector.onnx")
     threshold = float(content["threshold"]) if threshold is None else threshold
     entry = pack_entry("detector.onnx", round(threshold, 3))
     with atomic_write(out / "detector.json") as stream:
@@ -189,8 +189,7 @@ def main() -> None:
     options = parser.parse_args()
     checkpoint = options.cache / CHECKPOINT
     if not checkpoint.is_file():
-        print(f"skipped: no {checkpoint}; run train_detector.py first")
-        return
+        raise SystemExit(f"no {checkpoint}; run train_detector.py first")
     worst = export(checkpoint, options.out, options.score_threshold)
     size = (options.out / "detector.onnx").stat().st_size
     print(

@@ -22,6 +22,8 @@ goes on where it stopped; each shard depends on the seed and its number alone.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import multiprocessing
 import os
 from dataclasses import dataclass
@@ -589,7 +591,7 @@ def shard(number: int, options: argparse.Namespace, heldout: bool) -> None:
     def textured(row: int) -> tuple[Head, bool, Image]:
         """A portrait's head, whether its eyes show nothing but their own state, the portrait."""
         file = str(labels["image"][row])
-        portrait = cv2.imread(str(options.material / file))
+        portrait = read_portrait(options.material / file)
         head = Head(model, parts, portrait, labels["params"][row], labels["points"][row], rng)
         return head, file in COVERED_EYES or head.eyes_stay, portrait
 
@@ -624,12 +626,47 @@ def shard(number: int, options: argparse.Namespace, heldout: bool) -> None:
     print(f"{name}: {len(images)} renders", flush=True)
 
 
+def keep_settings(options: argparse.Namespace) -> None:
+    """Write what the shards depend on beside them.
+
+    Raises:
+        SystemExit: if those that are there were made otherwise.
+    """
+    files = {"labels": options.labels, "model": options.model}
+    settings = {
+        "seed": options.seed,
+        "shard_size": options.shard_size,
+        **{name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()},
+    }
+    path = options.out / "settings.json"
+    if not path.exists():
+        path.write_text(json.dumps(settings, indent=1) + "\n")
+    elif (there := json.loads(path.read_text())) != settings:
+        changed = ", ".join(name for name in settings if there.get(name) != settings[name])
+        raise SystemExit(
+            f"{options.out}: expected renders made with the same settings, found others with "
+            f"another {changed}; remove them, or give another folder"
+        )
+
+
 def object_rotation(params: Array) -> Array:
     """(3, 3) rotation, object to camera axes (y up), of a head with its camera into a picture."""
     camera = params[:CAMERA].reshape(3, 4)[:, :3]
     turn = camera / np.linalg.norm(camera, axis=1, keepdims=True)
     result: Array = turn * np.array([[1], [-1], [1]], np.float32)
     return result
+
+
+def read_portrait(path: Path) -> Image:
+    """(H, W, 3) BGR.
+
+    Raises:
+        FileNotFoundError: if there is no picture.
+    """
+    portrait = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if portrait is None:
+        raise FileNotFoundError(f"cannot read {path}; unpack the portraits into --material")
+    return portrait.astype(np.uint8, copy=False)
 
 
 def backdrop(portrait: Image, rng: np.random.Generator) -> Image:
@@ -647,12 +684,13 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=30000, help="renders to train on")
-    parser.add_argument("--heldout", type=int, default=500, help="renders of held-out portraits")
-    parser.add_argument("--shard-size", type=int, default=1000)
+    parser.add_argument("--heldout", type=int, default=1000, help="renders of held-out portraits")
+    parser.add_argument("--shard-size", type=int, default=1000, help="both numbers are rounded up")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    keep_settings(options)
     jobs = [(k, True) for k in range(-(-options.heldout // options.shard_size))]
     jobs += [(k, False) for k in range(-(-options.count // options.shard_size))]
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:

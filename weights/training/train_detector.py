@@ -467,8 +467,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     options = parse()
     if not (options.material / "labels.npz").is_file():
-        print(f"skipped: no labels.npz in {options.material}")
-        return
+        raise SystemExit(f"no labels.npz in {options.material}; give another --material")
     train(options)
 
 

@@ -176,7 +176,7 @@ def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
-    """The batch in equal parts."""
+    """The batch in equal parts; their number divides it."""
     size = len(batch.aligned) // parts
     return [
         Batch(**{n: v[i * size : (i + 1) * size] for n, v in vars(batch).items()})
@@ -484,7 +484,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--threads", type=int, default=os.cpu_count(), help="parts of a batch at a time; 1 on a GPU"
+        "--threads",
+        type=int,
+        help="parts of a batch at a time, 1 on a GPU; by default as many of the CPUs as divide it",
     )
     parser.add_argument("--workers", type=int, default=2, help="processes that draw examples")
     parser.add_argument("--device", default="cpu")
@@ -492,7 +494,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--log-every", type=int, default=200, help="steps")
     parser.add_argument("--save-minutes", type=float, default=3)
     parser.add_argument("--report-minutes", type=float, default=10)
-    train(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    if options.threads is None:
+        fitting = range(1, (os.cpu_count() or 1) + 1)
+        options.threads = max(count for count in fitting if options.batch % count == 0)
+    if options.threads < 1 or options.batch % options.threads:
+        parser.error(
+            f"--threads: expected a number that divides the batch of {options.batch} pictures, "
+            f"got {options.threads}"
+        )
+    train(options)
 
 
 if __name__ == "__main__":
