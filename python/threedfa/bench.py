@@ -270,7 +270,7 @@ def detection_rows(pack: Pack, sizes: Sizes) -> Iterator[Row]:
     """Boxes and pre-processing, with the settings of a pack."""
     analyzer = FaceAnalyzer(pack, num_threads=1)
     detector, spec = analyzer.detector, pack.detector
-    picture = _scene(analyzer, 5)
+    picture = scene(analyzer, 5)
     height, width = picture.shape[:2]
     batch = detector.network_input(picture)
     loc, conf = detector._network.run(batch)
@@ -396,10 +396,12 @@ def mesh_rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
     buffers = ops.rasterize(drawn, triangles, side, side)
     yield Row(
         f"depth, triangle and weights of {count}, {side} pixels",
-        lambda: ops.rasterize(drawn, triangles, side, side, out=buffers).depth,
+        lambda: ops.rasterize(drawn, triangles, side, side, out=buffers),
         "NumPy, bounding boxes, depth alone",
         lambda: textbook.rasterize_depth(drawn, triangles, side, side),
-        _depths_agree,
+        lambda raster, depth: (
+            _is_drawn(raster, drawn, triangles) and _depths_agree(raster.depth, depth)
+        ),
     )
     model = _model(sizes.grid, 1, folder)
     count = f"{len(vertices):,} vertices"
@@ -454,6 +456,18 @@ def _same_files(ours: Path, theirs: Path) -> bool:
 def _in_reading_order(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     """The order of equal scores is nobody's promise."""
     return boxes[np.argsort(boxes[:, 0] + 3 * boxes[:, 1])]
+
+
+def _is_drawn(
+    raster: ops.Raster, vertices: NDArray[np.float32], triangles: NDArray[np.int32]
+) -> bool:
+    """Whether triangles and weights lead to each pixel's own place and depth."""
+    seen = raster.triangle >= 0
+    corners = vertices[triangles[raster.triangle[seen]]]
+    points = np.einsum("nk,nkd->nd", raster.barycentric[seen], corners)
+    rows, columns = np.nonzero(seen)
+    expected = np.stack([columns, rows, raster.depth[seen]], 1)
+    return bool(seen.any()) and bool(np.allclose(points, expected, rtol=1e-4, atol=1e-2))
 
 
 def _depths_agree(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> bool:
@@ -538,7 +552,7 @@ def _product(basis: NDArray[np.float32], mean: NDArray[np.float32], path: Path) 
 # --- the whole analysis ---------------------------------------------------------------------------
 
 
-def _scene(analyzer: FaceAnalyzer, count: int) -> NDArray[np.uint8]:
+def scene(analyzer: FaceAnalyzer, count: int) -> NDArray[np.uint8]:
     """The best face of the sample picture, this many times, in a picture of 1080 x 720."""
     sample = load_image(SAMPLE)
     faces = analyzer.analyze(sample)
@@ -592,7 +606,7 @@ def analysis_table(pack: Pack, sizes: Sizes) -> Table:
     for threads in (1, 2):
         analyzer = FaceAnalyzer(pack, num_threads=threads)
         for count in (1, 5):
-            picture = _scene(analyzer, count)
+            picture = scene(analyzer, count)
             rows.append(_analysis(analyzer, picture, threads, sizes.seconds))
     return Table(
         "Analysis of one picture, 1080 x 720",
@@ -651,13 +665,13 @@ def same_faces(faces: Sequence[Face], others: Sequence[Face]) -> bool:
 def batch_table(pack: Pack, sizes: Sizes) -> Table:
     """Many pictures on one core and on two."""
     one, two = (FaceAnalyzer(pack, num_threads=threads) for threads in (1, 2))
-    pictures = [_scene(one, 1 + i % 2) for i in range(sizes.batch)]
+    pictures = [scene(one, 1 + i % 2) for i in range(sizes.batch)]
     row = Row(
         f"{sizes.batch} pictures, analyze_batch on two threads",
         lambda: two.analyze_batch(pictures),
         "on one thread",
         lambda: one.analyze_batch(pictures),
-        lambda a, b: all(map(same_faces, a, b)),
+        lambda a, b: len(a) == len(b) == len(pictures) and all(map(same_faces, a, b)),
     )
     work, ours, _, alternative, theirs, ratio, _ = measured(row, sizes.seconds)
     return Table(
@@ -704,7 +718,7 @@ def startup_table(pack: Pack, sizes: Sizes) -> Table:
 def memory_table(pack: Pack, sizes: Sizes) -> Table:
     """Growth of the resident memory over many analyses."""
     analyzer = FaceAnalyzer(pack, num_threads=1)
-    picture = _scene(analyzer, 1)
+    picture = scene(analyzer, 1)
     for _ in range(max(1, sizes.analyses // 10)):
         analyzer.analyze(picture)
     before = resident_bytes()

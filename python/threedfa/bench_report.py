@@ -30,7 +30,7 @@ def describe_machine() -> dict[str, str]:
         "processor": _processor(),
         "CPUs": f"{available_cpus()} of {os.cpu_count()} may be used",
         "load before": " ".join(f"{x:.2f}" for x in getattr(os, "getloadavg", lambda: ())()),
-        "system": platform.platform(),
+        "system": " ".join([platform.system(), platform.machine(), *platform.libc_ver()]),
         "versions": ", ".join(
             [f"threedfa {__version__}", f"Python {platform.python_version()}"]
             + [f"{name} {metadata.version(name)}" for name in packages]
