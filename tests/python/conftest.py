@@ -27,6 +27,7 @@ from hypothesis import settings
 from threedfa import pack_path
 from threedfa.upstream.convert import import_reference_pack, import_upstream_pack
 from toy_pack import build_toy_pack
+from training_steps import MODEL, tool
 
 Array = npt.NDArray[Any]
 
@@ -89,6 +90,14 @@ def synthetic_pack(upstream_files: Path, tmp_path_factory: pytest.TempPathFactor
 def toy_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pack of ``toy_pack.py``."""
     return build_toy_pack(tmp_path_factory.mktemp("toy") / "toy")
+
+
+@pytest.fixture(scope="session")
+def face_model() -> Any:
+    """The default pack's face model, as the training steps use it."""
+    if not MODEL.exists():
+        pytest.skip("needs weights/default/model.safetensors")
+    return tool("face").Morphable.load(MODEL)
 
 
 def faceboxes_state(rng: np.random.Generator) -> dict[str, Array]:
