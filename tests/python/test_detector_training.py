@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import cv2
 import numpy as np
@@ -18,36 +13,19 @@ import pytest
 
 from threedfa import FaceDetector, _core, ops
 from toy_pack import build_toy_pack
+from training_steps import step, tool
 
 pytest.importorskip("torch", reason="training needs torch: pip install 'threedfa[train]'")
 
-TRAINING = Path(__file__).resolve().parents[2] / "weights" / "training"
 PORTRAITS = 6
 
 Array = npt.NDArray[Any]
 
 
-def step(script: str, *arguments: object) -> str:
-    """Run one step as its command does, but in this process; what it printed."""
-    printed = io.StringIO()
-    with (
-        mock.patch.object(sys, "path", [str(TRAINING), *sys.path]),
-        mock.patch.object(sys, "argv", [script, *map(str, arguments)]),
-        contextlib.redirect_stdout(printed),
-    ):
-        importlib.import_module(script.removesuffix(".py")).main()
-    return printed.getvalue()
-
-
 @pytest.fixture(scope="module")
 def tools() -> Any:
     """The steps' own modules, imported as they import each other."""
-    with mock.patch.object(sys, "path", [str(TRAINING), *sys.path]):
-        import detector_data
-        import detector_network
-        import train_detector
-
-    return detector_data, detector_network, train_detector
+    return tuple(tool(name) for name in ("detector_data", "detector_network", "train_detector"))
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +177,83 @@ def test_channels_asleep_in_training_do_not_explode(tools: Any) -> None:
         module.tame(network)
         tamed = network(picture)[0]
     assert (tamed - ordinary).abs().max() < (wild - ordinary).abs().max() / 1000
+
+
+def test_loss_counts_faces_missed_and_the_worst_false_alarms(tools: Any) -> None:
+    import torch
+
+    _, _, trainer = tools
+    labels = torch.zeros(2, 30, dtype=torch.int8)
+    labels[0, :4] = torch.tensor([1, 1, -1, -1])  # two priors with a face, two that do not count
+    target = torch.zeros(2, 30, 4)
+    target[0, 0] = torch.tensor([0.5, -0.5, 1.0, 2.0])
+    weights = torch.zeros(2, 30)
+    weights[0, :2] = torch.tensor([1.0, 3.0])
+    batch = trainer.Batch(torch.zeros(2, 8, 8, 3), target, labels, weights)
+    right = torch.where(labels == 1, 30.0, -30.0)
+
+    def loss(logits: Any, offsets: Any = target) -> list[float]:
+        return [float(value) for value in trainer.detection_loss(offsets, logits, batch)]
+
+    def changed(values: Any, place: tuple[int, ...], value: float) -> Any:
+        values = values.clone()
+        values[place] = value
+        return values
+
+    assert loss(right) == pytest.approx([0, 0], abs=1e-6)
+    # An error of 30 on one of two priors; their weights, 1 to 3, are 2 together.
+    assert loss(changed(right, (0, 0), -30)) == pytest.approx([30 / 2 * 0.5, 0], abs=1e-4)
+    assert loss(changed(right, (0, 1), -30)) == pytest.approx([30 / 2 * 1.5, 0], abs=1e-4)
+    assert loss(changed(right, (1, 7), 30)) == pytest.approx([30 / 2, 0], abs=1e-4)
+    assert loss(changed(right, (0, 3), 30)) == pytest.approx([0, 0], abs=1e-6)
+    everywhere = right.clone()
+    everywhere[labels == 0] = 30
+    counted = max(2 * trainer.NEGATIVES_PER_POSITIVE, 8 * len(labels))
+    assert counted < int((labels == 0).sum())
+    assert loss(everywhere) == pytest.approx([30 / 2 * counted, 0], abs=1e-3)
+
+    beside = torch.nn.functional.smooth_l1_loss(torch.tensor(2.0), torch.tensor(0.0), beta=0.5)
+    moved = loss(right, changed(target, (0, 0, 2), 3.0))
+    assert moved == pytest.approx([0, float(beside) / 2 * 0.5], abs=1e-4)
+    assert loss(right, changed(target, (1, 7, 2), 3.0)) == pytest.approx([0, 0], abs=1e-6)
+
+
+def square_boxes(*squares: tuple[float, float, float]) -> Array:
+    """Boxes x1 y1 x2 y2 of squares by centre and side."""
+    x, y, side = np.array(squares, np.float32).T
+    return np.stack([x - side / 2, y - side / 2, x + side / 2, y + side / 2], axis=1)
+
+
+def test_faces_found_and_false_alarms_are_told_apart(tools: Any) -> None:
+    data, _, trainer = tools
+    squares = np.array([[50, 50, 20], [90, 50, 20], [130, 50, 20], [170, 50, 20]], np.float32)
+    sample = data.Sample(
+        np.zeros((100, 200, 3), np.uint8), squares, squares[:, 0] * 0,
+        np.array([True, True, False, True]),
+    )  # fmt: skip
+    boxes = square_boxes(
+        (52, 49, 21),  # the first face
+        (90, 50, 20),  # the second, with too low a score
+        (129, 50, 20),  # one that is not asked for
+        (170, 58, 20),  # the last, beside its place: IoU 3/7
+        (50, 90, 20),  # nothing
+        (90, 50, 4),  # a part of the second
+    )
+    scores = np.array([0.9, 0.2, 0.8, 0.9, 0.7, 0.6], np.float32)
+    found = trainer.Found(boxes, scores, sample)
+    hit, alarms = trainer.match(found, 0.5)
+    assert hit.tolist() == [True, False, False]
+    assert alarms == 1
+    hit, alarms = trainer.match(found, 0.1)
+    assert hit.tolist() == [True, True, False]
+    assert alarms == 1
+    hit, alarms = trainer.match(found, 0.95)
+    assert hit.tolist() == [False] * 3
+    assert alarms == 0
+    table = trainer.table([found], 0.5)
+    assert "recall 0.3333 of 3" in table
+    assert "20-40: 0.333 (3)" in table
+    assert "1.0000 with faces" in table
 
 
 def test_threshold_allows_the_chosen_number_of_false_alarms(tools: Any) -> None:

@@ -1,8 +1,10 @@
-"""The training steps' own modules and files."""
+"""The training steps: their modules, their commands, their files."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,17 @@ def tool(name: str) -> Any:
     """One of the modules, imported as they import each other."""
     with mock.patch.object(sys, "path", [str(TRAINING), *sys.path]):
         return importlib.import_module(name)
+
+
+def step(script: str, *arguments: object) -> str:
+    """Run one step as its command does, but in this process; what it printed."""
+    printed = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", [script, *map(str, arguments)]),
+        contextlib.redirect_stdout(printed),
+    ):
+        tool(script.removesuffix(".py")).main()
+    return printed.getvalue()
 
 
 def write_canonical(folder: Path, model: Any) -> None:
