@@ -109,3 +109,4 @@ def test_trunk_has_the_values_and_gradients_of_the_network(trunk: Any) -> None:
     for name, slope in wanted.items():
         cosine = torch.nn.functional.cosine_similarity(slope.flatten(), got[name].flatten(), dim=0)
         assert float(cosine) > 0.95, name
+        assert float(got[name].norm() / slope.norm()) == pytest.approx(1, abs=0.1), name

@@ -91,10 +91,14 @@ def refused(answer: httpx.Response, status: int) -> str:
     return detail
 
 
-def start_upload(server: Server, key: str = KEY, route: str = "/v1/align") -> socket.socket:
+def start_upload(
+    server: Server, key: str = KEY, route: str = "/v1/align", forwarded_for: str = ""
+) -> socket.socket:
     """A request whose body has begun and does not go on."""
     connection = server.connect()
     head = f"POST {route} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
+    if forwarded_for:
+        head += f"X-Forwarded-For: {forwarded_for}\r\n"
     head += "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 100000\r\n\r\n"
     connection.sendall(head.encode() + HEAD)
     return connection
@@ -263,6 +267,34 @@ def test_many_requests_of_one_client(server: Server, http: httpx.Client) -> None
         assert other.status_code == 200
     wait_for_requests(http, 0)
     assert http.post("/v1/align", files={"image": png(ONE)}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("trusted", "told_apart"), [(None, False), ("127.0.0.1", True), ("192.0.2.1", False)]
+)
+def test_many_requests_behind_a_proxy(
+    pack: Path, tmp_path: Path, trusted: str | None, told_apart: bool
+) -> None:
+    """Anybody may write the header: it names the client only where a trusted proxy sends it."""
+    flags = [] if trusted is None else [f"--trusted-proxy={trusted}"]
+    with (
+        serving(pack, tmp_path, "--max-client-requests=1", *flags) as server,
+        server.client() as http,
+    ):
+
+        def status(*forwarded_for: str) -> int:
+            headers = [("X-Forwarded-For", client) for client in forwarded_for]
+            return http.post("/v1/align", files={"image": png(ONE)}, headers=headers).status_code
+
+        with start_upload(server, forwarded_for="203.0.113.1"):
+            wait_for_requests(http, 1)
+            assert status("203.0.113.1") == 429
+            others = [status("203.0.113.2"), status()]
+            assert others == [200 if told_apart else 429] * 2
+            # The last is the proxy's own word, what comes before is the client's.
+            assert status("203.0.113.2, 203.0.113.1") == 429
+        wait_for_requests(http, 0)
+        assert status("203.0.113.1") == 200
 
 
 def until(condition: Callable[[], Any]) -> None:
