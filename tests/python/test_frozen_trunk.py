@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from training_steps import tool
+
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'threedfa[train]'")
 if shutil.which("ninja") is None or shutil.which("c++") is None:
     pytest.skip("needs ninja and a C++ compiler", allow_module_level=True)
 
-TRAINING = Path(__file__).resolve().parents[2] / "weights" / "training"
-
 
 @pytest.fixture(scope="module")
-def trunk() -> Iterator[Any]:
-    """The module, imported as the training steps import each other."""
-    sys.path.insert(0, str(TRAINING))
-    try:
-        import frozen_trunk
-
-        yield frozen_trunk
-    finally:
-        sys.path.remove(str(TRAINING))
+def trunk() -> Any:
+    return tool("frozen_trunk")
 
 
 def whole(low: int, high: int, *shape: int, seed: int) -> Any:
@@ -77,10 +67,8 @@ def test_first_layer_sees_the_pixels_around_each(trunk: Any) -> None:
 
 
 def test_trunk_has_the_values_and_gradients_of_the_network(trunk: Any) -> None:
-    from network import Regressor
-
     torch.manual_seed(0)
-    network = Regressor(20, 0.5)
+    network = tool("network").Regressor(20, 0.5)
     images = np.random.default_rng(1).integers(0, 256, (6, 120, 120, 3), np.uint8)
     x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - 127.5) / 128
     for _ in range(20):

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from training_steps import tool
+
 torch = pytest.importorskip("torch", reason="needs the extra [train]")
 pytest.importorskip("onnx", reason="needs the extra [train]")
-
-TRAINING = Path(__file__).parents[2] / "weights/training"
-
-
-@pytest.fixture(autouse=True)
-def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(TRAINING)
-    return None
 
 
 def break_last(layer: Any) -> None:
@@ -29,10 +22,8 @@ def break_last(layer: Any) -> None:
 
 
 def test_a_regressor_that_is_broken_is_not_exported(tmp_path: Path) -> None:
-    import export
-    from network import Regressor
-
-    file, network = tmp_path / "regressor.onnx", Regressor(20, 0.125).eval()
+    export = tool("export")
+    file, network = tmp_path / "regressor.onnx", tool("network").Regressor(20, 0.125).eval()
     file.write_bytes(export.to_onnx(network).SerializeToString())
     assert export.difference(file, network) < export.TOLERANCE
     break_last(network.head)  # of the confidence
@@ -41,10 +32,8 @@ def test_a_regressor_that_is_broken_is_not_exported(tmp_path: Path) -> None:
 
 
 def test_a_detector_that_is_broken_is_not_exported(tmp_path: Path) -> None:
-    import export_detector
-    from train_detector import Detector
-
-    file, network = tmp_path / "detector.onnx", Detector().eval()
+    export_detector = tool("export_detector")
+    file, network = tmp_path / "detector.onnx", tool("detector_network").Detector().eval()
     file.write_bytes(export_detector.to_onnx(network).SerializeToString())
     assert export_detector.difference(file, network) < export_detector.TOLERANCE
     break_last([m for m in network.modules() if isinstance(m, torch.nn.Conv2d)][-1])
@@ -53,17 +42,14 @@ def test_a_detector_that_is_broken_is_not_exported(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_batch_are_equal(capsys: pytest.CaptureFixture[str]) -> None:
-    import train_regressor
-
     arguments = ["--labels=l", "--renders=r", "--out=o", "--batch=64", "--threads=6"]
     with pytest.raises(SystemExit):
-        train_regressor.main(arguments)
+        tool("train_regressor").main(arguments)
     assert "divides the batch of 64 pictures, got 6" in capsys.readouterr().err
 
 
 def test_renders_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
-    import renders
-
+    renders = tool("renders")
     labels, model = tmp_path / "labels.npz", tmp_path / "model.safetensors"
     labels.write_bytes(b"labels")
     model.write_bytes(b"model")
@@ -80,7 +66,5 @@ def test_renders_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_a_portrait_that_is_not_there(tmp_path: Path) -> None:
-    import renders
-
     with pytest.raises(FileNotFoundError, match=r"a\.jpg; unpack the portraits"):
-        renders.read_portrait(tmp_path / "a.jpg")
+        tool("renders").read_portrait(tmp_path / "a.jpg")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ def tool(name: str) -> Any:
 
 def step(script: str, *arguments: object) -> str:
     """Run one step as its command does, but in this process; what it printed."""
-    printed = io.StringIO()
+    path, printed = str(TRAINING / script), io.StringIO()
     with (
-        mock.patch.object(sys, "argv", [script, *map(str, arguments)]),
+        mock.patch.object(sys, "path", [str(TRAINING), *sys.path]),
+        mock.patch.object(sys, "argv", [path, *map(str, arguments)]),
         contextlib.redirect_stdout(printed),
     ):
-        tool(script.removesuffix(".py")).main()
+        runpy.run_path(path, run_name="__main__")
     return printed.getvalue()
 
 
