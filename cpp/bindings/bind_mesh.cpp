@@ -43,6 +43,11 @@ py::tuple py_rasterize(py::handle vertices_in, py::handle triangles_in, py::ssiz
   const auto triangles = triangle_indices(triangles_in, vertices.shape(0));
   check_extent(height, "height");
   check_extent(width, "width");
+  if (static_cast<std::size_t>(height) * static_cast<std::size_t>(width) > kMostRasterPixels) {
+    throw py::value_error("height, width: expected at most " + std::to_string(kMostRasterPixels) +
+                          " pixels in all, got " + std::to_string(height) + " x " +
+                          std::to_string(width));
+  }
   if (background_in && !attributes_in) {
     throw py::value_error("background: expected together with attributes, got it alone");
   }

@@ -1,7 +1,10 @@
+#include <pybind11/gil_safe_call_once.h>
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
 
+#include <exception>
 #include <memory>
+#include <string_view>
 
 #include "arrays.hpp"
 #include "register.hpp"
@@ -111,10 +114,28 @@ Array<float> py_image_projection(py::handle camera_in, py::handle roi_in, int in
   return out;
 }
 
+/// As pybind11's own, but for messages with paths that are not UTF-8.
+void register_file_error(const py::module_& m) {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::object> type;
+  type.call_once_and_store_result([&m]() -> py::object {
+    return py::exception<FileError>(m, "FileError", PyExc_RuntimeError);
+  });
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const FileError& error) {
+      const std::string_view what = error.what();
+      const auto text = py::reinterpret_steal<py::object>(
+          PyUnicode_DecodeUTF8(what.data(), size(what.size()), "surrogateescape"));
+      PyErr_SetObject(type.get_stored().ptr(), text.ptr());
+    }
+  });
+}
+
 }  // namespace
 
 void register_model(py::module_& m) {
-  py::register_exception<FileError>(m, "FileError");
+  register_file_error(m);
 
   py::class_<MorphableModel, std::unique_ptr<MorphableModel>>(m, "MorphableModel")
       .def_static(

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "arrays.hpp"
 #include "register.hpp"
 #include "threedfa/text.hpp"
@@ -16,6 +18,14 @@ py::bytes py_format_rows(const std::string& pattern, py::handle table_in) {
   const py::array table = as_array(table_in, "table");
   check_kind(table, "table", "fiu", "an array of real numbers");
   check_shape(table, "table", "an array", {kAny, kAny});
+  const auto conversions = std::count(pattern.begin(), pattern.end(), '%');
+  if (table.shape(1) != conversions) {
+    throw py::value_error("table: expected a column for each of " + std::to_string(conversions) +
+                          " conversions, got " + std::to_string(table.shape(1)));
+  }
+  if (table.dtype().kind() == 'u' && table.itemsize() == 8) {
+    throw py::type_error("table: expected whole numbers that fit int64, got uint64");
+  }
   return table.dtype().kind() == 'f' ? formatted(pattern, converted<float>(table))
                                      : formatted(pattern, converted<std::int64_t>(table));
 }

@@ -5,11 +5,18 @@
 #include <string>
 
 namespace threedfa {
+namespace {
+
+void require_finite(const CameraMatrix& camera, const char* expected) {
+  for (const float value : camera) {
+    if (!std::isfinite(value)) require(false, "camera", expected, std::to_string(value));
+  }
+}
+
+}  // namespace
 
 CameraMatrix image_projection(const CameraMatrix& camera, const Roi& roi, int input_size) {
-  for (const float value : camera) {
-    require(std::isfinite(value), "camera", "finite values", std::to_string(value));
-  }
+  require_finite(camera, "finite values");
   require(input_size >= 1, "input_size", "1 or more", std::to_string(input_size));
   const double width = roi.x2 - roi.x1;
   const double height = roi.y2 - roi.y1;
@@ -28,6 +35,7 @@ CameraMatrix image_projection(const CameraMatrix& camera, const Roi& roi, int in
   }
   matrix[3] = static_cast<float>(scale_x * (camera[3] - 1.0) + roi.x1);
   matrix[7] = static_cast<float>(scale_y * (static_cast<double>(input_size) - camera[7]) + roi.y1);
+  require_finite(matrix, "values that fit float32 in the image's pixels, too");
   return matrix;
 }
 

@@ -310,7 +310,9 @@ void resize_normalize(const ImageView& image, int height, int width,
 void resize_normalize_grey(const ImageView& image, int height, int width, float mean, float scale,
                            Span<float> out) {
   validate(image);
-  validate_normalized(image, mean * kWeightOne * simd::Loops::kGreyOne, scale);
+  validate_normalized(image, mean, scale);
+  require(std::isfinite(mean * kWeightOne * simd::Loops::kGreyOne), "normalization",
+          "a mean below 1e33 in size", std::to_string(mean));
   validate_output(height, width, 1, out.size());
   const simd::Loops& loops = simd::loops();
   const auto row_size = static_cast<std::size_t>(width);

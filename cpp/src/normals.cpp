@@ -74,7 +74,8 @@ void vertex_normals(Span<const float> vertices, const VertexRings& rings, Span<f
   for (std::size_t b = 0; b < rings.block_count(); ++b) {
     const VertexRings::Block block = rings.block(b);
     if (block.without_walk > 0) std::fill_n(areas, 4 * kBlock, 0.0f);
-    loops_for(block.reaches_last).walk_areas(vertices.data(), block, areas);
+    loops_for(block.reaches_last)
+        .walk_areas(vertices.data(), block.pairs.begin(), block.pairs.end(), block.corners, areas);
     float* const to = out.data() + 3 * kBlock * b;
     const std::size_t unusual = simd::loops().unit_float_vectors(areas, block.size, to);
     if (unusual > block.without_walk) write_units_in_double(vertices, block, to);

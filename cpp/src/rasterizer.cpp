@@ -254,8 +254,7 @@ std::size_t require_buffers(const RasterBuffers& buffers) {
   }
   const std::size_t pixels =
       static_cast<std::size_t>(buffers.height) * static_cast<std::size_t>(buffers.width);
-  constexpr std::size_t kMostPixels = std::size_t{1} << 30;  // see PixelGrid
-  if (pixels > kMostPixels) {
+  if (pixels > kMostRasterPixels) {  // see PixelGrid
     require(false, "buffers", "at most 2^30 pixels", std::to_string(pixels));
   }
   require(pixels == 0 || buffers.depth != nullptr, "buffers", "a depth buffer", "null");

@@ -146,7 +146,7 @@ Footprint footprint(const std::array<const float*, 3>& p, const std::array<const
   };
   Footprint result;
   const double layout = edge(q, 1, 0) * edge(q, 2, 1) - edge(q, 1, 1) * edge(q, 2, 0);
-  if (layout != 0.0) {
+  if (std::isfinite(layout) && layout != 0.0) {
     const auto across = [&](int axis) {
       return static_cast<float>(
           (edge(p, 1, axis) * edge(q, 2, 1) - edge(p, 2, axis) * edge(q, 1, 1)) / layout);
@@ -233,6 +233,9 @@ void uv_texture(const ImageView& image, Span<const float> vertices, Span<const f
   require_size("uv", 2 * count, uv.size());
   require(size > 0, "size", "at least 1", std::to_string(size));
   const std::size_t pixels = static_cast<std::size_t>(size) * static_cast<std::size_t>(size);
+  require(pixels <= kMostRasterPixels, "size",
+          "at most " + std::to_string(kMostRasterPixels) + " pixels in all",
+          std::to_string(size) + " x " + std::to_string(size));
   const auto channels = static_cast<std::size_t>(image.channels);
   require_size("out", pixels * channels, out.size());
 

@@ -3,7 +3,7 @@
 Every array is checked: a wrong dtype is a ``TypeError``; a wrong shape, a value that is not finite
 or an index out of range is a ``ValueError``. Both say what was expected and what came. Arrays
 of real numbers are taken in any precision and used as float32. The kernels release the GIL
-and never change their arguments.
+and change none of their arguments but ``out``, which must not share memory with the others.
 """
 
 from __future__ import annotations

@@ -87,6 +87,10 @@ TEST_CASE("camera: bad arguments are refused") {
     bad[i] = static_cast<float>(nan);
     CHECK_THROWS_AS(image_projection(bad, roi, 120), std::invalid_argument);
   }
+  CameraMatrix huge = camera;
+  huge[3] = 1e38f;
+  CHECK_THROWS_WITH(image_projection(huge, Roi{0, 0, 1e6, 1e6}, 120),
+                    "camera: expected values that fit float32 in the image's pixels, too, got inf");
   std::vector<float> points(6), four(4), three(3);
   CHECK_THROWS_AS(project(four, camera, roi, 120, four), std::invalid_argument);
   CHECK_THROWS_AS(project(points, camera, roi, 120, three), std::invalid_argument);

@@ -392,8 +392,11 @@ TEST_CASE("simd: every build adds areas to the same bits") {
       for (std::size_t b = 0; b < rings.block_count(); ++b) {
         constexpr std::size_t kSize = 4 * (threedfa::VertexRings::kBlock + 1);
         std::array<float, kSize> area{}, same{};
-        scalar.walk_areas(vertices.data(), rings.block(b), area.data());
-        other.walk_areas(vertices.data(), rings.block(b), same.data());
+        const threedfa::VertexRings::Block block = rings.block(b);
+        for (const auto& [loops, areas] : {std::pair{&scalar, &area}, std::pair{&other, &same}}) {
+          loops->walk_areas(vertices.data(), block.pairs.begin(), block.pairs.end(), block.corners,
+                            areas->data());
+        }
         for (std::size_t i = 0; i < kSize; ++i) {
           if (i % 4 != 3) CHECK(area[i] == same[i]);
         }

@@ -168,6 +168,8 @@ TEST_CASE("texture: bad input is refused") {
   CHECK_THROWS_AS(draw(points, kSquare, 4, 16), std::invalid_argument);
   CHECK_THROWS_AS(draw(kSquareUv, kSquare, 4, 15), std::invalid_argument);
   CHECK_THROWS_AS(draw(kSquareUv, kSquare, 0, 0), std::invalid_argument);
+  CHECK_THROWS_WITH(draw(kSquareUv, kSquare, 32769, 0),
+                    "size: expected at most 1073741824 pixels in all, got 32769 x 32769");
   CHECK_THROWS_AS(draw(kSquareUv, {0, 1, 4}, 4, 16), std::invalid_argument);
 }
 
@@ -279,7 +281,9 @@ TEST_CASE("texture map: outside the layout it is black, and the first triangle w
 TEST_CASE("texture map: huge and degenerate numbers are survived") {
   const float most = std::numeric_limits<float>::max();
   const std::vector<float> wild{-most, 0, most, most, most, 0, 0, -most, -most, 1, 1, 1e-40f};
-  for (const auto& uv : {kSquareUv, std::vector<float>{0, 0, 1e-38f, 0, 0, 1, most, -most}}) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const auto& uv : {kSquareUv, std::vector<float>{0, 0, 1e-38f, 0, 0, 1, most, -most},
+                         std::vector<float>{0, 0, nan, 0, 0, 1, most, most}}) {
     const Map map = mapped(kSmallView, wild, repeated({0, 1e-30f, most}, 4), uv, kSquare, 9);
     for (const float value : map.visibility) CHECK((value == -1 || (value >= 0 && value <= 1)));
   }

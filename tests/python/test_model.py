@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from head import PARAM_COUNT, head_params, load_head, write_head
-from threedfa import MorphableModel, Pack, PackError, ops
+from threedfa import MorphableModel, Pack, PackError, _core, ops
 from toy_pack import EXPRESSIONS, INPUT_SIZE, SHAPES, head_model
 
 Array = npt.NDArray[Any]
@@ -30,11 +32,6 @@ shape_coeffs, expression_coeffs = (
     hnp.arrays(np.float32, count, elements=st.floats(-5, 5, width=32))
     for count in (SHAPES, EXPRESSIONS)
 )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> MorphableModel:
-    return load_head(tmp_path_factory.mktemp("model") / "head.safetensors")
 
 
 # --- Content -------------------------------------------------------------------------------------
@@ -290,6 +287,18 @@ def expect_pack_error(path: Path, match: str = "expected") -> None:
     with pytest.raises(PackError, match=match) as caught:
         MorphableModel.load(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_a_bad_file_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/pack\xff"))
+    folder.mkdir()
+    path = folder / "model.safetensors"
+    path.write_bytes(b"bad")
+    expect_pack_error(path)
+    with pytest.raises(RuntimeError) as caught:
+        _core.MorphableModel.load(path)
+    assert isinstance(caught.value, _core.FileError)
 
 
 def test_no_file(tmp_path: Path) -> None:

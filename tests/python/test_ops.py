@@ -938,3 +938,22 @@ def test_coordinates_far_outside() -> None:
 def test_offsets_whose_boxes_overflow_are_refused() -> None:
     with pytest.raises(ValueError, match="loc: expected finite"):
         ops.decode_boxes([[0, 0, 1e30, 0]], [[0.5, 0.5, 1, 1]])
+
+
+def test_buffers_are_refused_before_they_are_made() -> None:
+    with pytest.raises(ValueError, match="at most 1073741824 pixels in all, got 65535 x 20000"):
+        ops.rasterize(np.zeros((3, 3), np.float32), [[0, 1, 2]], 65535, 20000)
+
+
+def test_rows_of_text_have_a_number_for_each_conversion() -> None:
+    assert _core.format_rows("%d %d\n", np.array([[1, -2]])) == b"1 -2\n"
+    with pytest.raises(ValueError, match="a column for each of 1 conversions, got 3"):
+        _core.format_rows("%d\n", np.zeros((2, 3), np.int32))
+    with pytest.raises(TypeError, match="fit int64, got uint64"):
+        _core.format_rows("%d\n", np.zeros((1, 1), np.uint64))
+
+
+def test_grey_input_names_the_mean_that_was_given() -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    with pytest.raises(ValueError, match="a mean below 1e33 in size, got 19999999"):
+        _core.resize_normalize_grey(image, 2, 2, mean=2e33, scale=1.0)

@@ -16,7 +16,7 @@ namespace threedfa {
 /// `offset` is added to each side length before areas and overlaps are computed: 0 for boxes in
 /// continuous coordinates, 1 for the "+1 pixel" areas of Fast R-CNN (Girshick 2015) and FaceBoxes.
 /// Areas and overlaps are computed in float32, the quotient is compared in double precision.
-/// Boxes whose union is not positive overlap nothing.
+/// Boxes whose union is not positive, or beyond float32 (sides of 1e19), overlap nothing.
 ///
 /// @param boxes         N x 4, x1 y1 x2 y2, finite
 /// @param scores        N, finite

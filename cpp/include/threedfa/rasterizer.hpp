@@ -1,16 +1,19 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "threedfa/span.hpp"
 
 namespace threedfa {
 
+inline constexpr std::size_t kMostRasterPixels = std::size_t{1} << 30;
+
 /// Buffers of height x width pixels that `rasterize` draws into. `depth` is always needed; the
 /// others are skipped where null. Their first pixel shows the point (left, top).
 struct RasterBuffers {
   int height = 0;
-  int width = 0;  ///< at most 2^30 pixels in all
+  int width = 0;  ///< at most kMostRasterPixels in all
   int left = 0;   ///< of a window of a larger picture; right and bottom ends are at most 2^24
   int top = 0;
   float* depth = nullptr;            ///< H x W; -infinity where nothing is drawn
@@ -28,15 +31,17 @@ void clear(const RasterBuffers& buffers);
 /// Every pixel whose centre a triangle covers is drawn, centres on an edge by the top-left rule, so
 /// triangles that share an edge draw each pixel on it exactly once. Both sides of a triangle are
 /// drawn. A pixel goes to the triangle with the largest z, the earlier one where they are
-/// equal. Parts outside the buffers are clipped; triangles without area or with a vertex
-/// that is not finite are skipped. The buffers are not cleared first.
+/// equal. Parts outside the buffers are clipped; triangles without area, with a vertex that is not
+/// finite, or with depths so far apart that float does not hold the difference are skipped. The
+/// buffers are not cleared first.
 ///
 /// Which pixels a triangle covers is decided exactly, wherever rounding could change it. Weights
 /// and depth are single precision: weights are off by 1e-6 as a rule and 1.3e-4 at most.
 ///
 /// @param vertices   V x 3
 /// @param triangles  T x 3, indices in 0..V-1
-/// @param attributes V x channels, interpolated into buffers.image; empty if image is null
+/// @param attributes V x channels, interpolated into buffers.image; empty if image is null. Float
+///                   must hold the differences of neighbours
 /// @throws std::invalid_argument on sizes that do not match or an index out of range
 void rasterize(Span<const float> vertices, Span<const std::int32_t> triangles,
                Span<const float> attributes, int channels, const RasterBuffers& buffers);

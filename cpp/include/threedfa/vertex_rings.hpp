@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -25,8 +24,8 @@ class VertexRings {
 
   /// Two walks of one length. The shorter one of two goes on at its first point, which has no area.
   struct Pair {
-    std::uint32_t points;               ///< of each walk: even, at least 4
-    std::array<std::uint16_t, 2> slot;  ///< their vertices in the block; kBlock for none
+    std::uint32_t points;   ///< of each walk: even, at least 4
+    std::uint16_t slot[2];  ///< their vertices in the block; kBlock for none
   };
 
   /// Vertices kBlock * b to kBlock * b + size - 1. Those without a walk, for

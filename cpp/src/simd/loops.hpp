@@ -23,8 +23,9 @@ struct MeshView {
   const std::int32_t* triangles;
 };
 
-/// Two rows of sums of 11-bit weights times pixels, in sixteenths, and the rows' own weights.
-/// OpenCV rounds twice, but once where a picture is halved: then all weights are 1024, or 0.
+/// Two rows of sums of 11-bit weights times pixels, in sixteenths (grey ones: of pixels times
+/// kGreyOne), and the rows' own weights. OpenCV rounds twice, but once where a picture is halved:
+/// then all weights are 1024, or 0.
 struct RowPair {
   const std::int16_t *top, *bottom;
   std::int32_t top_weight, bottom_weight;
@@ -155,9 +156,11 @@ struct Loops {
   void (*scatter_areas)(const float* vertices, const std::int32_t* triangles, std::size_t count,
                         double* sums);
 
-  /// Twice the area vectors of the walks of a block in the same form, each in its slot; those of
-  /// `areas` that have no walk stay. May read the float behind a vertex.
-  void (*walk_areas)(const float* vertices, const VertexRings::Block& block, float* areas);
+  /// Twice the area vectors of the walks of a block, its pairs and corners, in the same form, each
+  /// in its slot; those of `areas` that have no walk stay. May read the float behind a vertex.
+  void (*walk_areas)(const float* vertices, const VertexRings::Pair* pairs,
+                     const VertexRings::Pair* pairs_end, const std::uint32_t* corners,
+                     float* areas);
 
   /// `count` vectors of that form divided by their length: x, y, z; zero where that is zero.
   /// Coordinates are 0 or between 1e-300 and 1e300 in size. Returns for how many the largest one is

@@ -41,10 +41,10 @@ void scatter_areas(const float* vertices, const std::int32_t* triangles, std::si
 }
 
 // Quads that all have the walk's first point: the cross product of the diagonals of each.
-void walk_areas(const float* vertices, const VertexRings::Block& block, float* areas) {
-  const std::uint32_t* corner = block.corners;
-  const VertexRings::Pair* const end = block.pairs.data() + block.pairs.size();
-  for (const VertexRings::Pair* pair = block.pairs.data(); pair != end; ++pair) {
+void walk_areas(const float* vertices, const VertexRings::Pair* pairs,
+                const VertexRings::Pair* pairs_end, const std::uint32_t* corners, float* areas) {
+  const std::uint32_t* corner = corners;
+  for (const VertexRings::Pair* pair = pairs; pair != pairs_end; ++pair) {
     const std::uint32_t* const next_pair = corner + 2 * std::size_t{pair->points};
 #ifdef THREEDFA_SIMD_AVX2
     const auto points = [=](const std::uint32_t* two) __attribute__((always_inline)) {
