@@ -4,18 +4,15 @@
 checkout.
 ``synthetic_pack`` is what importing ``upstream_files`` gives: networks of the upstream
 architectures with random weights and a face model of 80 vertices. ``toy_pack`` finds faces where a
-picture is red, with results that are known beforehand: see ``toy_pack.py``. ``reference`` and
-``reference_pack`` are the reference data beside the checkout; tests that use them are skipped where
-it is absent.
+picture is red, with results that are known beforehand: see ``toy_pack.py``; ``model`` is its head.
+``reference`` and ``reference_pack`` are the reference data beside the checkout; tests that use them
+are skipped where it is absent.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
-import struct
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,9 @@ import numpy.typing as npt
 import pytest
 from hypothesis import settings
 
-from threedfa import pack_path
+from file_formats import mat_file, npy_file, torch_file
+from head import load_head
+from threedfa import MorphableModel, pack_path
 from threedfa.upstream.convert import import_reference_pack, import_upstream_pack
 from toy_pack import build_toy_pack
 from training_steps import MODEL, tool
@@ -90,6 +89,20 @@ def synthetic_pack(upstream_files: Path, tmp_path_factory: pytest.TempPathFactor
 def toy_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pack of ``toy_pack.py``."""
     return build_toy_pack(tmp_path_factory.mktemp("toy") / "toy")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> MorphableModel:
+    """The head of ``toy_pack.py``. Not to be changed."""
+    return load_head(tmp_path_factory.mktemp("model") / "head.safetensors")
+
+
+@pytest.fixture(scope="session")
+def web_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy pack that servers serve under the name ``toy``. Not to be changed."""
+    from web_server import build_web_pack
+
+    return build_web_pack(tmp_path_factory.mktemp("web") / "toy")
 
 
 @pytest.fixture(scope="session")
@@ -201,62 +214,3 @@ def batch_norm(rng: np.random.Generator, name: str, channels: int) -> dict[str, 
         f"{name}.running_mean": floats(0.1 * rng.normal(size=channels)),
         f"{name}.running_var": floats(rng.uniform(0.5, 1.5, channels)),
     }
-
-
-def npy_file(array: Array) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
-def mat_file(name: str, matrix: Array) -> bytes:
-    """A MATLAB 5 file with one matrix of doubles, not compressed."""
-
-    def element(kind: int, data: bytes) -> bytes:
-        return struct.pack("<II", kind, len(data)) + data + b"\0" * (-len(data) % 8)
-
-    content = element(6, struct.pack("<II", 6, 0))  # flags: class double
-    content += element(5, struct.pack("<ii", *matrix.shape))
-    content += element(1, name.encode())
-    content += element(9, np.asarray(matrix, "<f8").tobytes(order="F"))
-    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
-    return header + element(14, content)
-
-
-def torch_file(content: dict[str, Any]) -> bytes:
-    """What torch.save writes for tensors of float32 in a dict or a dict of dicts."""
-    storages: list[bytes] = []
-
-    def text(value: str) -> bytes:
-        data = value.encode()
-        return b"X" + struct.pack("<I", len(data)) + data
-
-    def number(value: int) -> bytes:
-        return b"J" + struct.pack("<i", value)
-
-    def numbers(values: tuple[int, ...]) -> bytes:
-        return b"(" + b"".join(map(number, values)) + b"t"
-
-    def tensor(array: Array) -> bytes:
-        key = str(len(storages))
-        storages.append(array.astype("<f4").tobytes())
-        strides = tuple(step // array.itemsize for step in array.strides)
-        storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu")
-        storage += number(array.size) + b"tQ"
-        arguments = storage + number(0) + numbers(array.shape) + numbers(strides)
-        hooks = b"ccollections\nOrderedDict\n)R"
-        return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"\x89" + hooks + b"tR"
-
-    def value(item: Any) -> bytes:
-        if isinstance(item, dict):
-            return b"}(" + b"".join(text(k) + value(v) for k, v in item.items()) + b"u"
-        return tensor(np.ascontiguousarray(item))
-
-    program = b"\x80\x02" + value(content) + b"."
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("archive/data.pkl", program)
-        archive.writestr("archive/version", b"3\n")
-        for key, data in enumerate(storages):
-            archive.writestr(f"archive/data/{key}", data)
-    return stream.getvalue()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from head import head_face, head_params, load_head
+from pictures import psnr
 from test_landmark_sets import five_tensors
 from threedfa import Face, ImageError, MorphableModel, PackError, ops
 from threedfa.aligned_crop import TEMPLATE, crop_matrix, similarity
@@ -155,11 +156,6 @@ def test_bad_arguments(model: MorphableModel, draw: str) -> None:
 # --- The frontal picture -------------------------------------------------------------------------
 
 
-def psnr(a: Array, b: Array, where: Array) -> float:
-    difference = a[where].astype(np.float64) - b[where]
-    return float(10 * np.log10(255**2 / np.maximum((difference**2).mean(), 1e-9)))
-
-
 def inner(face: Face, size: int) -> Array:
     """Where the frontal picture shows the face: (size, size) bool, two pixels from its outline and
     away from its top and bottom, which even a frontal photo shows at a grazing angle."""
@@ -197,7 +193,8 @@ def test_frontal_picture_of_a_turned_symmetric_face(
     truth = frontal.frontalized(painted(frontal, colors), 96, mirror=False)
     turned = face_at(model, yaw=yaw, pitch=pitch)
     picture = turned.frontalized(painted(turned, colors), 96)
-    assert psnr(picture, truth, inner(frontal, 96)) > least
+    where = inner(frontal, 96)
+    assert psnr(picture[where], truth[where]) > least
 
 
 def test_mirroring_fills_what_is_hidden(model: MorphableModel) -> None:
@@ -209,10 +206,10 @@ def test_mirroring_fills_what_is_hidden(model: MorphableModel) -> None:
     filled, bare = (turned.frontalized(image, 96, mirror=mirror) for mirror in (True, False))
     hidden = where.copy()
     hidden[:, :56] = False  # the nose points to the image's right, so its other side is hidden
-    assert psnr(filled, truth, hidden) > psnr(bare, truth, hidden) + 3
+    assert psnr(filled[hidden], truth[hidden]) > psnr(bare[hidden], truth[hidden]) + 3
     shown = where.copy()
     shown[:, 30:] = False
-    assert psnr(filled, bare, shown) > 30  # what is seen stays
+    assert psnr(filled[shown], bare[shown]) > 30  # what is seen stays
 
 
 def test_sides_are_not_exchanged(model: MorphableModel) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import lzma
 import pickle
 import shutil
@@ -14,6 +13,7 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 
+from file_formats import npy_file
 from threedfa.errors import PackError
 from threedfa.pack import Pack, list_packs
 from threedfa.priors import PriorConfig
@@ -267,24 +267,18 @@ def test_wrong_triangles_are_named(
     refused(source, tmp_path, "tri.pkl", part)
 
 
-def saved(array: Any) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
 @pytest.mark.parametrize(
     "content",
     [
         b"",
         b"not an array",
-        saved(np.arange(80))[:-1],
-        saved(np.arange(79)),
-        saved(np.arange(80.0)),
-        saved(np.arange(80) - 1),
-        saved(np.arange(80) + 21),
-        saved(np.array([{}] * 80, dtype=object)),
-        saved(np.arange(80)).replace(b"(80,)", b"(8000000000000000,)"),
+        npy_file(np.arange(80))[:-1],
+        npy_file(np.arange(79)),
+        npy_file(np.arange(80.0)),
+        npy_file(np.arange(80) - 1),
+        npy_file(np.arange(80) + 21),
+        npy_file(np.array([{}] * 80, dtype=object)),
+        npy_file(np.arange(80)).replace(b"(80,)", b"(8000000000000000,)"),
     ],
 )
 def test_wrong_indices_are_named(source: Path, tmp_path: Path, content: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pictures import png
 from threedfa import Detections, FaceDetector, Pack
 from threedfa.errors import BackendError, ImageError, PackError
 from toy_pack import (
@@ -125,12 +125,6 @@ def test_pictures_of_any_shape_give_finite_boxes_that_touch_them(
     assert len(found) > 0
     assert np.isfinite(found.xyxy).all()
     assert (found.xyxy[:, :2] < size[::-1]).all() and (found.xyxy[:, 2:] > 0).all()
-
-
-def png(image: Picture) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def read_only(image: Picture) -> Picture:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pictures import Picture, picture
 from threedfa import FaceAnalyzer
 from toy_pack import build_toy_pack, regressor_network
 from training_steps import step, tool
-from web_server import Picture, picture
 
 Array = npt.NDArray[Any]
 

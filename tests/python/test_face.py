@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from head import head_face, head_params, load_head
+from head import head_face, head_params
 from threedfa import Face, MorphableModel, Pose, _core, ops
 from toy_pack import COLUMNS, EXPRESSIONS, INPUT_SIZE, ROWS, SHAPES
 
@@ -22,11 +22,6 @@ Array = npt.NDArray[Any]
 
 SIZE = 140  # of the pictures; the head fills two thirds of them
 ROI = (20, 20, 120, 120)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> MorphableModel:
-    return load_head(tmp_path_factory.mktemp("model") / "head.safetensors")
 
 
 def test_faces_go_to_other_processes(model: MorphableModel) -> None:

@@ -26,11 +26,6 @@ every_mode = pytest.mark.parametrize("mode", MODES)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> MorphableModel:
-    return load_head(tmp_path_factory.mktemp("model") / "head.safetensors")
-
-
-@pytest.fixture(scope="module")
 def face(model: MorphableModel) -> Face:
     return head_face(model, head_params(yaw=20, pitch=-5, roll=10), (40, 20, 110, 90))
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from head import head_face, head_params, load_head
+from pictures import psnr
 from threedfa import Face, MorphableModel, _core, ops, uv_texture
 from threedfa.textures import Fill, mesh_texture
 from toy_pack import COLUMNS, ROWS, head_model
@@ -20,11 +21,6 @@ Array = npt.NDArray[Any]
 SIZE = 256
 SIDE = 480  # of pictures
 ROI = (60, 60, 420, 420)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> MorphableModel:
-    return load_head(tmp_path_factory.mktemp("textures") / "head.safetensors")
 
 
 def turned(model: MorphableModel, yaw: float = 0, pitch: float = 0) -> Face:
@@ -100,10 +96,6 @@ def depth_of_covers(face: Face, point: Array, own: int) -> float:
     hit[own] = False
     depth = (a[:, 2] + s * edge[:, 2] + t * other[:, 2])[hit] - point[2]
     return float(depth.max(initial=-np.inf))
-
-
-def psnr(one: Array, other: Array) -> float:
-    return float(10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2)))
 
 
 def bilinear(picture: Array, points: Array) -> Array:

@@ -25,6 +25,7 @@ import pytest
 import trimesh
 from PIL import Image
 
+from pictures import Picture, picture, png
 from threedfa import (
     Face,
     FaceAnalyzer,
@@ -41,7 +42,7 @@ from threedfa.errors import ServerError
 from threedfa.rendering import Mode
 from threedfa.tables import faces_to_dict
 from toy_pack import build_toy_pack
-from web_server import Picture, Server, build_web_pack, picture, png, serving
+from web_server import Server, build_web_pack, serving
 
 hypothesis = pytest.importorskip("hypothesis")
 pytest.importorskip("uvicorn", reason="needs the extra [web]")
@@ -57,13 +58,8 @@ TWO, ONE, NONE = picture((0, 0), (128, 64)), picture((64, 32)), picture()
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_web_pack(tmp_path_factory.mktemp("web") / "toy")
-
-
-@pytest.fixture(scope="module")
-def server(pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(pack, tmp_path_factory.mktemp("log")) as server:
+def server(web_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(web_pack, tmp_path_factory.mktemp("log")) as server:
         yield server
 
 
@@ -74,8 +70,8 @@ def http(server: Server) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def analyzer(pack: Path) -> FaceAnalyzer:
-    return FaceAnalyzer(pack)
+def analyzer(web_pack: Path) -> FaceAnalyzer:
+    return FaceAnalyzer(web_pack)
 
 
 def post(http: httpx.Client, route: str, *images: Picture, **query: Any) -> httpx.Response:
@@ -505,8 +501,8 @@ def test_legacy_detect(http: httpx.Client, analyzer: FaceAnalyzer) -> None:
     np.testing.assert_allclose(depths.min(axis=1), 0)
 
 
-def test_legacy_detect_as_threedfa_did(http: httpx.Client, pack: Path) -> None:
-    instance = compat.Instance(pack=pack)
+def test_legacy_detect_as_threedfa_did(http: httpx.Client, web_pack: Path) -> None:
+    instance = compat.Instance(pack=web_pack)
     content = legacy(http, "/detect", TWO).json()
     np.testing.assert_allclose(content["bounding_boxes"], instance.detect_face(TWO), rtol=1e-5)
     np.testing.assert_allclose(
@@ -576,8 +572,8 @@ def test_legacy_overlay(http: httpx.Client, analyzer: FaceAnalyzer) -> None:
 
 
 @pytest.mark.parametrize("mode", ["base", "depth", "pncc", "uvtex"])
-def test_legacy_dense(http: httpx.Client, pack: Path, mode: Any) -> None:
-    instance = compat.Instance(pack=pack)
+def test_legacy_dense(http: httpx.Client, web_pack: Path, mode: Any) -> None:
+    instance = compat.Instance(pack=web_pack)
     vertices = instance.vlist(TWO, instance.detect_face(TWO), True)
     expected = instance.overlay(TWO, vertices, mode).astype(int)
     found = load_image(legacy(http, f"/detect/dense/{mode}", TWO).content).astype(int)
@@ -646,10 +642,10 @@ def assert_same_faces(found: list[Face], expected: list[Face]) -> None:
         assert a.pose.yaw == b.pose.yaw and a.blendshapes == b.blendshapes
 
 
-def test_client(server: Server, pack: Path, analyzer: FaceAnalyzer, tmp_path: Path) -> None:
+def test_client(server: Server, web_pack: Path, analyzer: FaceAnalyzer, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(TWO))
     expected = analyzer.analyze(TWO)
-    with Client(server.url, pack) as client:
+    with Client(server.url, web_pack) as client:
         for image in (TWO, png(TWO), tmp_path / "a.png", str(tmp_path / "a.png")):
             assert_same_faces(client.analyze(image), expected)
         assert_same_faces(client.analyze(TWO[:, :, ::-1], color="bgr"), expected)
@@ -665,13 +661,13 @@ def test_client(server: Server, pack: Path, analyzer: FaceAnalyzer, tmp_path: Pa
         assert caught.value.status == 422
         with pytest.raises(ImageError, match="cannot read"):
             client.analyze(tmp_path / "missing.png")
-    with Client(server.url, pack, max_faces=1) as client:
+    with Client(server.url, web_pack, max_faces=1) as client:
         assert_same_faces(client.analyze(TWO), expected[:1])
 
 
-def test_async_client(server: Server, pack: Path, analyzer: FaceAnalyzer) -> None:
+def test_async_client(server: Server, web_pack: Path, analyzer: FaceAnalyzer) -> None:
     async def ask() -> None:
-        async with AsyncClient(server.url, pack) as client:
+        async with AsyncClient(server.url, web_pack) as client:
             results = await asyncio.gather(*(client.analyze(TWO) for _ in range(4)))
             for faces in results:
                 assert_same_faces(faces, analyzer.analyze(TWO))
@@ -694,7 +690,7 @@ def test_client_and_server_must_have_the_same_pack(server: Server, tmp_path: Pat
 @pytest.mark.parametrize(
     "answer", [b'{"hello": 1}', b"[]", b"null", b"[{}]", b'[{"faces": [{"bbox": 3}]}]']
 )
-def test_client_of_another_server(pack: Path, answer: bytes) -> None:
+def test_client_of_another_server(web_pack: Path, answer: bytes) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -714,7 +710,7 @@ def test_client_of_another_server(pack: Path, answer: bytes) -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            with Client(f"http://127.0.0.1:{server.server_port}", pack) as client:
+            with Client(f"http://127.0.0.1:{server.server_port}", web_pack) as client:
                 with pytest.raises(ServerError, match="other JSON"):
                     client.detect(ONE)
                 with pytest.raises((ServerError, PackError)):
@@ -724,16 +720,16 @@ def test_client_of_another_server(pack: Path, answer: bytes) -> None:
             thread.join()
 
 
-def test_client_of_no_url(pack: Path) -> None:
+def test_client_of_no_url(web_pack: Path) -> None:
     with pytest.raises(ValueError, match="base_url: expected a URL"):
-        Client("http://[::1", pack)
+        Client("http://[::1", web_pack)
     with pytest.raises(ValueError, match="api_key: expected ASCII"):
-        Client("http://127.0.0.1:1", pack, api_key="schlüssel")
+        Client("http://127.0.0.1:1", web_pack, api_key="schlüssel")
 
 
-def test_client_without_a_server(pack: Path) -> None:
+def test_client_without_a_server(web_pack: Path) -> None:
     with (
-        Client("http://127.0.0.1:1", pack) as client,
+        Client("http://127.0.0.1:1", web_pack) as client,
         pytest.raises(ServerError, match="no answer from") as caught,
     ):
         client.detect(ONE)

@@ -27,8 +27,9 @@ import httpx
 import numpy as np
 import pytest
 
+from pictures import picture, png
 from threedfa import Face, FaceAligner, FaceAnalyzer, ServerError, cli
-from web_server import Server, build_web_pack, picture, png, serving
+from web_server import Server, serving
 
 pytest.importorskip("uvicorn", reason="needs the extra [web]")
 
@@ -53,27 +54,22 @@ TCP_TABLE = Path("/proc/net/tcp")
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_web_pack(tmp_path_factory.mktemp("web") / "toy")
-
-
-@pytest.fixture(scope="module")
-def server(pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(web_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With keys and narrow limits."""
     folder = tmp_path_factory.mktemp("strict")
     (folder / "keys").write_text(f"# ours\n{KEY}\n\n{OTHER_KEY}\n")
     flags = [f"--max-{name}={value}" for name, value in LIMITS.items()]
     flags += ["--max-queue=2", f"--api-keys={folder / 'keys'}"]
     flags += ["--cors-origin=https://example.org", "--max-memory-bytes=30000000"]
-    with serving(pack, folder, *flags) as server:
+    with serving(web_pack, folder, *flags) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def quick(pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def quick(web_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With little time for each request, and wide limits otherwise."""
     folder = tmp_path_factory.mktemp("quick")
-    with serving(pack, folder, "--max-seconds=4", "--max-client-requests=100") as server:
+    with serving(web_pack, folder, "--max-seconds=4", "--max-client-requests=100") as server:
         yield server
 
 
@@ -141,10 +137,10 @@ def test_both_keys_open_and_none_is_logged(server: Server, http: httpx.Client) -
     assert "POST /v1/align" in log and KEY not in log and OTHER_KEY not in log
 
 
-def test_client_with_a_key(server: Server, pack: Path) -> None:
-    with Client(server.url, pack, api_key=KEY) as client:
+def test_client_with_a_key(server: Server, web_pack: Path) -> None:
+    with Client(server.url, web_pack, api_key=KEY) as client:
         assert len(client.analyze(ONE)) == 1
-    with Client(server.url, pack) as client, pytest.raises(ServerError, match="401"):
+    with Client(server.url, web_pack) as client, pytest.raises(ServerError, match="401"):
         client.analyze(ONE)
 
 
@@ -273,12 +269,12 @@ def test_many_requests_of_one_client(server: Server, http: httpx.Client) -> None
     ("trusted", "told_apart"), [(None, False), ("127.0.0.1", True), ("192.0.2.1", False)]
 )
 def test_many_requests_behind_a_proxy(
-    pack: Path, tmp_path: Path, trusted: str | None, told_apart: bool
+    web_pack: Path, tmp_path: Path, trusted: str | None, told_apart: bool
 ) -> None:
     """Anybody may write the header: it names the client only where a trusted proxy sends it."""
     flags = [] if trusted is None else [f"--trusted-proxy={trusted}"]
     with (
-        serving(pack, tmp_path, "--max-client-requests=1", *flags) as server,
+        serving(web_pack, tmp_path, "--max-client-requests=1", *flags) as server,
         server.client() as http,
     ):
 
@@ -335,10 +331,10 @@ def test_a_full_queue(server: Server) -> None:
     assert any(answer.status_code == 200 for answer in answers)
 
 
-def test_memory_is_limited(pack: Path, tmp_path: Path) -> None:
+def test_memory_is_limited(web_pack: Path, tmp_path: Path) -> None:
     """Uploads that are held back and need more memory than there is do not get it."""
     limits = ["--max-upload-bytes=1000000", "--max-pixels=40000", "--max-memory-bytes=1300000"]
-    with serving(pack, tmp_path, *limits) as server, contextlib.ExitStack() as stack:
+    with serving(web_pack, tmp_path, *limits) as server, contextlib.ExitStack() as stack:
         for _ in range(2):
             connection = stack.enter_context(server.connect())
             connection.sendall(
@@ -357,8 +353,8 @@ def test_a_request_that_never_fits_is_not_sent_away_for_a_while() -> None:
     assert caught.value.status == 413
 
 
-def test_no_more_is_made_for_a_request_that_is_over(pack: Path) -> None:
-    service = Service(Settings(packs=[str(pack)], num_threads=1))
+def test_no_more_is_made_for_a_request_that_is_over(web_pack: Path) -> None:
+    service = Service(Settings(packs=[str(web_pack)], num_threads=1))
     lease = service.capacity.lease()
     made = []
 
@@ -493,10 +489,10 @@ def test_mistakes_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:
 # --- stopping -------------------------------------------------------------------------------------
 
 
-def test_stopping_finishes_what_runs(pack: Path, tmp_path: Path) -> None:
+def test_stopping_finishes_what_runs(web_pack: Path, tmp_path: Path) -> None:
     content = png(ONE)
     body = HEAD + content + b"\r\n--x--\r\n"
-    with serving(pack, tmp_path) as server:
+    with serving(web_pack, tmp_path) as server:
         with server.connect() as connection, connection.makefile("rb") as answer:
             connection.sendall(
                 b"POST /v1/align HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
@@ -515,8 +511,8 @@ def test_stopping_finishes_what_runs(pack: Path, tmp_path: Path) -> None:
         assert "Traceback" not in server.log.read_text()
 
 
-def test_workers(pack: Path, tmp_path: Path) -> None:
-    with serving(pack, tmp_path, "--workers=2", "--threads=1") as server:
+def test_workers(web_pack: Path, tmp_path: Path) -> None:
+    with serving(web_pack, tmp_path, "--workers=2", "--threads=1") as server:
         with server.client() as http:
             for _ in range(4):
                 assert http.post("/v1/align", files={"image": png(ONE)}).status_code == 200
@@ -564,10 +560,10 @@ def test_metrics_of_a_worker_that_is_gone(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_cannot_be(
-    pack: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+    web_pack: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
 ) -> None:
-    flags = [str(pack) if flag == "toy" else flag for flag in flags]
-    assert cli.main(["serve", "--pack", str(pack), *flags]) == 1
+    flags = [str(web_pack) if flag == "toy" else flag for flag in flags]
+    assert cli.main(["serve", "--pack", str(web_pack), *flags]) == 1
     assert said in capsys.readouterr().err
 
 
@@ -575,8 +571,8 @@ def test_settings_that_cannot_be(
 
 
 @pytest.fixture(scope="module")
-def analyzer(pack: Path) -> FaceAnalyzer:
-    return FaceAnalyzer(pack, num_threads=2)
+def analyzer(web_pack: Path) -> FaceAnalyzer:
+    return FaceAnalyzer(web_pack, num_threads=2)
 
 
 class HeldBack(FaceAligner):
@@ -596,8 +592,8 @@ class HeldBack(FaceAligner):
 
 
 @pytest.fixture
-def aligner(pack: Path) -> HeldBack:
-    return HeldBack(pack)
+def aligner(web_pack: Path) -> HeldBack:
+    return HeldBack(web_pack)
 
 
 def engine_of(analyzer: FaceAnalyzer, aligner: HeldBack) -> Engine:

@@ -24,9 +24,10 @@ from PIL import Image
 import npm
 import threedfa
 from browsing import Browser, Page, chromium, expect, send_picture
+from pictures import png
 from threedfa.tables import faces_to_dict
 from toy_pack import COLUMNS, ROWS
-from web_server import NAMES, build_web_pack, png, serving
+from web_server import NAMES, serving
 
 Array = npt.NDArray[Any]
 
@@ -40,14 +41,9 @@ KEY = "a key of this test alone"
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_web_pack(tmp_path_factory.mktemp("page") / "toy")
-
-
-@pytest.fixture(scope="module")
-def server(pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(web_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     flags = ("--max-pixels", str(LARGEST), "--threads", "1")
-    with serving(pack, tmp_path_factory.mktemp("log"), *flags) as running:
+    with serving(web_pack, tmp_path_factory.mktemp("log"), *flags) as running:
         yield running.url
 
 
@@ -105,8 +101,8 @@ def picture(image: Array, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def faces(image: Array, pack: Path) -> list[threedfa.Face]:
-    return threedfa.FaceAnalyzer(pack).analyze(image)
+def faces(image: Array, web_pack: Path) -> list[threedfa.Face]:
+    return threedfa.FaceAnalyzer(web_pack).analyze(image)
 
 
 @pytest.fixture
@@ -417,10 +413,10 @@ def test_axe_has_no_complaints(
 
 
 def test_a_key_is_asked_for(
-    open_page: Callable[..., Page], pack: Path, picture: Path, tmp_path: Path
+    open_page: Callable[..., Page], web_pack: Path, picture: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "keys").write_text(KEY)
-    with serving(pack, tmp_path, "--api-keys", str(tmp_path / "keys")) as running:
+    with serving(web_pack, tmp_path, "--api-keys", str(tmp_path / "keys")) as running:
         page = open_page(running.url)
         page.get_by_label("Choose a picture").set_input_files(picture)
         page.get_by_label("API key").fill("something else")

@@ -1,8 +1,7 @@
-"""A server process, and pictures for it."""
+"""A server process and a pack for it."""
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import subprocess
@@ -15,18 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 import safetensors.numpy
-from PIL import Image
 
 import threedfa
 from test_landmark_sets import five_tensors
 from toy_pack import build_toy_pack, head_model
 
 NAMES = ["jawOpen", "browInnerUp", "wrinkle"]
-
-Picture = npt.NDArray[np.uint8]
 
 
 def build_web_pack(folder: Path, *, uv: bool = True) -> Path:
@@ -39,20 +33,6 @@ def build_web_pack(folder: Path, *, uv: bool = True) -> Path:
         networks={"model.safetensors": safetensors.numpy.save(tensors)},
         model={"expression_names": NAMES, "unit": "centimetre"},
     )
-
-
-def picture(*cells: tuple[int, int], size: tuple[int, int] = (160, 200)) -> Picture:
-    """Dark noise with a bright square of 32 pixels, a face of the toy pack, at each left, top."""
-    image = np.random.default_rng(len(cells)).integers(0, 60, (*size, 3), dtype=np.uint8)
-    for left, top in cells:
-        image[top : top + 32, left : left + 32] = np.linspace(200, 250, 32)[:, None]
-    return image
-
-
-def png(image: Picture) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
 
 
 @dataclass
