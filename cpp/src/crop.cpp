@@ -320,7 +320,8 @@ void resize_normalize_grey(const ImageView& image, int height, int width, float 
   // The loops' grey values are kGreyOne times as large.
   mean *= simd::Loops::kGreyOne;
   scale /= simd::Loops::kGreyOne;
-  if (height == image.height && width == image.width) {
+  const PixelRegion whole{0, 0, image.width, image.height};
+  if (is_copy(image, whole, height, width)) {
     for_copied_rows(image, height, width, [&](int y, std::size_t count) {
       loops.normalize_grey(row_of(image, y), count, mean, scale,
                            out.data() + static_cast<std::size_t>(y) * row_size);
@@ -331,7 +332,7 @@ void resize_normalize_grey(const ImageView& image, int height, int width, float 
   // Grey first: then there is one channel to resample instead of three.
   std::vector<std::int16_t> grey(source_size + simd::Loops::kGreyBehind);
   resample(
-      image, {0, 0, image.width, image.height}, height, width,
+      image, whole, height, width,
       [&](int y, std::int16_t* sums) {
         if (width == image.width) return loops.grey_row(row_of(image, y), source_size, sums);
         loops.grey_row(row_of(image, y), source_size, grey.data());

@@ -27,6 +27,7 @@ from network import STRIDES, TAPS, Regressor, folded
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from threedfa.files import atomic_write
 from threedfa.networks import open_network
 
 OPSET = 13
@@ -170,16 +171,15 @@ def main() -> None:
     options = parser.parse_args()
     network = load_checkpoint(options.checkpoint)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = options.out.with_suffix(".partial")
-    partial.write_bytes(to_onnx(network).SerializeToString())
-    largest = difference(partial, network)
-    if not largest < TOLERANCE:  # also of NaN
-        partial.unlink()
-        raise SystemExit(
-            f"the ONNX network differs from the checkpoint by {largest:.2e}, expected less than "
-            f"{TOLERANCE}; do not use it"
-        )
-    partial.replace(options.out)
+    with atomic_write(options.out) as stream:
+        stream.write(to_onnx(network).SerializeToString())
+        stream.flush()
+        largest = difference(Path(stream.name), network)
+        if not largest < TOLERANCE:  # also of NaN
+            raise SystemExit(
+                f"the ONNX network differs from the checkpoint by {largest:.2e}, expected less "
+                f"than {TOLERANCE}; do not use it"
+            )
     entry = pack_entry(network, options.out.name, Morphable.load(options.model).shape_count)
     options.out.with_suffix(".json").write_text(json.dumps(entry, indent=1) + "\n")
     print(f"{options.out}: {options.out.stat().st_size} bytes, differs by {largest:.1e}")

@@ -164,16 +164,15 @@ def export(checkpoint: Path, out: Path, threshold: float | None = None) -> float
     network.eval()
     tame(network)
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / "detector.partial"
-    partial.write_bytes(to_onnx(network).SerializeToString())
-    worst = difference(partial, network)
-    if not worst < TOLERANCE:  # also of NaN
-        partial.unlink()
-        raise ValueError(
-            f"the ONNX network differs from the checkpoint by {worst:.2g}, expected less than "
-            f"{TOLERANCE}; do not use it"
-        )
-    partial.replace(out / "detector.onnx")
+    with atomic_write(out / "detector.onnx") as stream:
+        stream.write(to_onnx(network).SerializeToString())
+        stream.flush()
+        worst = difference(Path(stream.name), network)
+        if not worst < TOLERANCE:  # also of NaN
+            raise ValueError(
+                f"the ONNX network differs from the checkpoint by {worst:.2g}, expected less than "
+                f"{TOLERANCE}; do not use it"
+            )
     threshold = float(content["threshold"]) if threshold is None else threshold
     entry = pack_entry("detector.onnx", round(threshold, 3))
     with atomic_write(out / "detector.json") as stream:

@@ -16,7 +16,7 @@ another portrait.
 Result: shards of ``--shard-size`` pictures, ``NAME_images.npy`` uint8 (n, 224, 224, 3) BGR and
 ``NAME_params.npy`` float32 (n, 12 + S + E) with the camera in pixels of the picture (image frame),
 the landmarks' region being the middle 132 pixels. Shards that exist are kept, so an interrupted run
-goes on where it stopped; each shard depends on the seed and its number alone.
+goes on where it stopped; ``settings.json`` says what they depend on beside their numbers.
 """
 
 from __future__ import annotations

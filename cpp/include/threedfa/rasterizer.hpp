@@ -7,6 +7,7 @@
 
 namespace threedfa {
 
+/// Of one set of buffers, so that an int counts them.
 inline constexpr std::size_t kMostRasterPixels = std::size_t{1} << 30;
 
 /// Buffers of height x width pixels that `rasterize` draws into. `depth` is always needed; the

@@ -16,7 +16,7 @@ from ..detections import Detections
 from ..image import encode_image
 from ..tables import SCHEMA_VERSION, encode_npz, faces_to_dict
 from .batching import Image
-from .pictures import Upload
+from .pictures import JSON, Upload
 from .service import Named, Scene
 
 PictureFormat: TypeAlias = Literal["png", "jpeg", "webp"]
@@ -42,13 +42,13 @@ def json_bytes(content: Any) -> bytes:
 
 def json_answer(content: Any) -> Response:
     """An answer of JSON."""
-    return Response(json_bytes(content), media_type="application/json")
+    return Response(json_bytes(content), media_type=JSON)
 
 
 def json_list_answer(files: Sequence[Named]) -> Response:
     """A list of what each of the files says in JSON."""
     body = b"[" + b",".join(content for _, content in files) + b"]"
-    return Response(body, media_type="application/json")
+    return Response(body, media_type=JSON)
 
 
 def zipped(files: Sequence[Named]) -> bytes:

@@ -19,6 +19,7 @@ from ..face import Face
 from .access import Admission
 from .answers import ZIP, encode_picture, json_bytes, zip_answer
 from .pictures import (
+    JSON,
     MULTIPART,
     URLENCODED,
     Upload,
@@ -95,7 +96,7 @@ def _answers(kind: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "As ThreeDFA's.", "content": {kind: {}}}, **PROBLEMS}
 
 
-@router.post("/detect", openapi_extra=_FILE, responses=_answers("application/json"))
+@router.post("/detect", openapi_extra=_FILE, responses=_answers(JSON))
 async def detect(request: Request, query: _LegacyQuery) -> Response:
     """Boxes and landmarks of the picture in the field ``bin_image``."""
     upload = await _file(request)
@@ -105,7 +106,7 @@ async def detect(request: Request, query: _LegacyQuery) -> Response:
 @router.post(
     "/b64/detect",
     openapi_extra=_body(_BASE64, format="byte"),
-    responses=_answers("application/json"),
+    responses=_answers(JSON),
 )
 async def b64_detect(request: Request, query: _LegacyQuery) -> Response:
     """The same of the base64 text in the field ``b64_image``."""
@@ -240,7 +241,7 @@ async def _describe(request: Request, query: _Query, upload: Upload) -> Response
         query,
         upload,
         describe,
-        lambda files: Response(files[0][1], media_type="application/json"),
+        lambda files: Response(files[0][1], media_type=JSON),
     )
 
 
