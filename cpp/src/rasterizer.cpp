@@ -42,6 +42,15 @@ void narrow(const simd::Edge& edge, double row_value, int& first, int& last) {
   }
 }
 
+/// Has what will be written soon brought near.
+inline void prefetch(const void* place) {
+#ifdef __GNUC__
+  __builtin_prefetch(place, 1);
+#else
+  static_cast<void>(place);
+#endif
+}
+
 /// Draws triangles so that of equal depths the first triangle's stays.
 class Painter {
  public:
@@ -53,14 +62,15 @@ class Painter {
         grid_{buffers.left, buffers.top, buffers.width} {}
 
   void paint() {
-    for (first_ = 0; first_ < mesh_.triangle_count; first_ += kBatch) {
-      paint_batch(std::min(kBatch, mesh_.triangle_count - first_));
+    for (std::size_t first = 0; first < mesh_.triangle_count; first += kBatch) {
+      paint_batch(first, std::min(kBatch, mesh_.triangle_count - first));
     }
+    paint_list();
   }
 
  private:
   static constexpr std::size_t kBatch = simd::TriangleBatch::kMost;
-  static constexpr std::int32_t kHidden = -1;  // in place of the slot of a pixel in the list
+  static constexpr std::size_t kMostSmall = 16 * kBatch;  // places that small ones take
 
   const std::int32_t* corners_of(std::int32_t triangle) const {
     return mesh_.triangles + 3 * static_cast<std::size_t>(triangle);
@@ -68,102 +78,108 @@ class Painter {
   const float* vertex(std::int32_t index) const {
     return mesh_.vertices + 3 * static_cast<std::size_t>(index);
   }
-  std::int32_t triangle_in(std::size_t slot) const {
-    return static_cast<std::int32_t>(first_ + slot);
-  }
-  simd::Triangle exact_triangle(std::size_t slot) const {
-    const std::int32_t* const corners = corners_of(triangle_in(slot));
+  simd::Triangle exact_triangle(std::int32_t triangle) const {
+    const std::int32_t* const corners = corners_of(triangle);
     const float *const v0 = vertex(corners[0]), *const v1 = vertex(corners[1]),
                        *const v2 = vertex(corners[2]);
     return simd::make_triangle(v0[0], v0[1], v0[2], v1[0], v1[1], v1[2], v2[0], v2[1], v2[2]);
   }
 
-  void paint_batch(std::size_t count) {
-    loops_.set_up_triangles(mesh_, first_, count, window_, batch_);
-    // Without a branch: how large a triangle is cannot be foretold.
-    std::uint8_t larger[kBatch + 1];
-    std::size_t larger_count = 0;
-    for (std::size_t slot = 0; slot < count; ++slot) {
-      larger[larger_count] = static_cast<std::uint8_t>(slot);
-      larger_count += batch_.larger[slot] != 0;
-    }
-    // Successive triangles are painted together as far as their pixels fit the list.
-    constexpr std::size_t kMost = simd::PixelList::kMost - 4 * kBatch;
-    std::size_t begin = 0, first = 0, pixels = 0;
-    for (std::size_t k = 0; k < larger_count; ++k) {
-      const std::size_t slot = larger[k];
-      const bool small = batch_.small[slot] != 0;
-      const std::size_t box = small ? box_size(slot) : 0;
-      if (!small || pixels + box > kMost) {
-        paint_some(begin, slot, larger + first, larger + k);
+  void paint_batch(std::size_t first, std::size_t count) {
+    loops_.set_up_triangles(mesh_, first, count, window_, grid_, batch_);
+    // Successive triangles are covered together as far as their pixels fit the list.
+    constexpr std::size_t kRoom = simd::FragmentList::kMost - kMostSmall;
+    std::size_t begin = 0, other = 0, places = 0;
+    for (std::size_t k = 0; k < batch_.other_count; ++k) {
+      const auto slot = static_cast<std::size_t>(batch_.others[k]);
+      const bool large = batch_.kind[slot] == simd::TriangleBatch::kLarge;
+      const std::size_t more = large ? 0 : places_of(slot);
+      if (large || places + more > kRoom) {
+        cover(begin, slot, other, k, places);
         begin = slot;
-        first = k;
-        pixels = 0;
+        other = k;
+        places = 0;
       }
-      pixels += box;
-      if (!small) {
+      places += more;
+      if (large) {
+        paint_list();
         paint_rows(slot);
         begin = slot + 1;
-        first = k + 1;
+        other = k + 1;
       }
     }
-    paint_some(begin, count, larger + first, larger + larger_count);
+    cover(begin, count, other, batch_.other_count, places);
   }
 
-  std::size_t box_size(std::size_t slot) const {
-    return static_cast<std::size_t>(batch_.right[slot] - batch_.left[slot] + 1) *
-           static_cast<std::size_t>(batch_.bottom[slot] - batch_.top[slot] + 1);
+  /// How many places of the list a triangle of middle size takes.
+  std::size_t places_of(std::size_t slot) const {
+    return 16 *
+           static_cast<std::size_t>((batch_.columns[slot] / 4 + 1) * (batch_.rows[slot] / 4 + 1));
   }
 
-  /// Paints the triangles `begin` to `end` - 1, among them those with larger boxes.
-  void paint_some(std::size_t begin, std::size_t end, const std::uint8_t* larger,
-                  const std::uint8_t* larger_end) {
-    list_.count = list_.unsure_count = 0;
-    loops_.list_covered(batch_, begin, end, grid_, list_);
-    loops_.list_boxes(batch_, larger, static_cast<std::size_t>(larger_end - larger), grid_, list_);
-    for (std::size_t k = 0; k < list_.unsure_count; ++k) look_exactly(k);
+  /// Adds the triangles `begin` to `end` - 1 to the list; those of middle size among them are the
+  /// others `other` to `other_end` - 1, which take `places`.
+  void cover(std::size_t begin, std::size_t end, std::size_t other, std::size_t other_end,
+             std::size_t places) {
+    if (list_.size + kMostSmall + places > simd::FragmentList::kMost) paint_list();
+    loops_.cover_small(batch_, begin, end, grid_, list_);
+    loops_.cover_medium(batch_, batch_.others + other, other_end - other, grid_, list_);
+  }
+
+  /// Paints what is in the list, and empties it.
+  void paint_list() {
+    for (std::size_t k = 0; k < list_.unsure_count; ++k) look_exactly(list_.unsure[k]);
     const RasterBuffers buffers = buffers_;  // which nothing below can change
-    for (std::size_t k = 0; k < list_.count; ++k) {
-      const auto pixel = static_cast<std::size_t>(list_.pixel[k]);
-      const float depth = list_.depth[k], there = buffers.depth[pixel];
-      if (!(depth > there) && !(depth == there && paints_over(k))) {
-        list_.slot[k] = kHidden;
-        continue;
-      }
-      const float weights[] = {list_.weights[0][k], list_.weights[1][k], list_.weights[2][k]};
-      const std::int32_t triangle = triangle_in(static_cast<std::size_t>(list_.slot[k]));
-      paint_pixel(buffers, triangle, pixel, depth, weights);
+    std::int32_t* const shown = list_.inside;
+    std::size_t count = 0;
+    for (std::size_t k = 0; k < list_.inside_count; ++k) {
+      const std::int32_t place = list_.inside[k];
+      const auto pixel = static_cast<std::size_t>(list_.pixel[place]);
+      const float depth = list_.depth[place], there = buffers.depth[pixel];
+      if (!(depth > there) && !(depth == there && paints_over(place, count))) continue;
+      buffers.depth[pixel] = depth;
+      if (buffers.triangle != nullptr) prefetch(buffers.triangle + pixel);
+      if (buffers.barycentric != nullptr) prefetch(buffers.barycentric + 3 * pixel);
+      shown[count++] = place;
     }
-    if (buffers.image == nullptr) return;
-    with_channels(mesh_.channels, [this](auto channels) { paint_listed(channels); });
+    for (std::size_t k = 0; k < count; ++k) {
+      const std::int32_t place = shown[k];
+      const float weights[] = {list_.weights[0][place], list_.weights[1][place],
+                               list_.weights[2][place]};
+      paint_pixel(buffers, list_.triangle[place], static_cast<std::size_t>(list_.pixel[place]),
+                  weights);
+    }
+    if (buffers.image != nullptr) {
+      with_channels(mesh_.channels, [&](auto channels) {
+        for (std::size_t k = 0; k < count; ++k) {
+          const std::int32_t place = shown[k];
+          const float weights[] = {list_.weights[0][place], list_.weights[1][place],
+                                   list_.weights[2][place]};
+          paint_attributes(list_.triangle[place], static_cast<std::size_t>(list_.pixel[place]),
+                           weights, channels);
+        }
+      });
+    }
+    list_.size = list_.inside_count = list_.unsure_count = 0;
   }
 
-  /// Paints the attributes of the pixels in the list that are not hidden.
-  template <class Channels>
-  void paint_listed(Channels channels) const {
-    for (std::size_t k = 0; k < list_.count; ++k) {
-      if (list_.slot[k] == kHidden) continue;
-      const float weights[] = {list_.weights[0][k], list_.weights[1][k], list_.weights[2][k]};
-      paint_attributes(triangle_in(static_cast<std::size_t>(list_.slot[k])),
-                       static_cast<std::size_t>(list_.pixel[k]), weights, channels);
-    }
-  }
-
-  /// Whether pixel `k` of the list, as deep as what is there, comes from a triangle before that
-  /// one's: the list is not in their order.
-  bool paints_over(std::size_t k) const {
-    for (std::size_t n = k; n-- > 0;) {
-      if (list_.pixel[n] == list_.pixel[k] && list_.slot[n] != kHidden) {
-        return list_.slot[k] < list_.slot[n];
+  /// Whether what is at a place of the list, as deep as what its pixel shows, comes from a triangle
+  /// before that one: the list is not in their order. `count`: how many places are shown so far.
+  bool paints_over(std::int32_t place, std::size_t count) const {
+    while (count-- > 0) {
+      const std::int32_t other = list_.inside[count];
+      if (list_.pixel[other] == list_.pixel[place]) {
+        return list_.triangle[place] < list_.triangle[other];
       }
     }
     return false;
   }
 
-  /// Adds an unsure pixel to the list if it is inside.
-  void look_exactly(std::size_t unsure) {
-    const std::int32_t pixel = list_.unsure_pixel[unsure], slot = list_.unsure_slot[unsure];
-    const simd::Triangle triangle = exact_triangle(static_cast<std::size_t>(slot));
+  /// Adds what is at an unsure place to what is inside if it is.
+  void look_exactly(std::int32_t unsure) {
+    const auto place = static_cast<std::size_t>(unsure);
+    const std::int32_t pixel = list_.pixel[place];
+    const simd::Triangle triangle = exact_triangle(list_.triangle[place]);
     const simd::Edge* const edges = triangle.edges;
     const double x = grid_.left + pixel % grid_.width, y = grid_.top + pixel / grid_.width;
     const simd::Fragment fragment =
@@ -171,18 +187,18 @@ class Painter {
                           simd::value_at(edges[1], x, simd::value_in_row(edges[1], y)),
                           simd::value_at(edges[2], x, simd::value_in_row(edges[2], y)));
     if (!fragment.inside) return;
-    const std::size_t place = list_.count++;
-    list_.pixel[place] = pixel;
-    list_.slot[place] = slot;
+    list_.inside[list_.inside_count++] = unsure;
     for (std::size_t k = 0; k < 3; ++k) list_.weights[k][place] = fragment.weights[k];
     list_.depth[place] = fragment.depth;
   }
 
   void paint_rows(std::size_t slot) {
-    const simd::Triangle triangle = exact_triangle(slot);
+    const std::int32_t number = batch_.triangle[slot];
+    const simd::Triangle triangle = exact_triangle(number);
     if (!triangle.drawn) return;
-    for (int y = batch_.top[slot]; y <= batch_.bottom[slot]; ++y) {
-      int first = batch_.left[slot], last = batch_.right[slot];
+    const int top = batch_.top[slot], left = batch_.left[slot];
+    for (int y = top; y <= top + batch_.rows[slot]; ++y) {
+      int first = left, last = left + batch_.columns[slot];
       for (const simd::Edge& edge : triangle.edges) {
         narrow(edge, simd::value_in_row(edge, y), first, last);
       }
@@ -195,9 +211,10 @@ class Painter {
           const float weights[] = {row_.weights[0][n], row_.weights[1][n], row_.weights[2][n]};
           const std::size_t pixel = pixel_at(x + static_cast<int>(n), y);
           if (!(row_.depth[n] > buffers_.depth[pixel])) continue;
-          paint_pixel(buffers_, triangle_in(slot), pixel, row_.depth[n], weights);
+          buffers_.depth[pixel] = row_.depth[n];
+          paint_pixel(buffers_, number, pixel, weights);
           if (buffers_.image == nullptr) continue;
-          paint_attributes(triangle_in(slot), pixel, weights, mesh_.channels);
+          paint_attributes(number, pixel, weights, mesh_.channels);
         }
       }
     }
@@ -209,8 +226,7 @@ class Painter {
   }
 
   static void paint_pixel(const RasterBuffers& buffers, std::int32_t triangle, std::size_t pixel,
-                          float depth, const float* weights) {
-    buffers.depth[pixel] = depth;
+                          const float* weights) {
     if (buffers.triangle != nullptr) buffers.triangle[pixel] = triangle;
     if (buffers.barycentric != nullptr) {
       for (std::size_t k = 0; k < 3; ++k) buffers.barycentric[3 * pixel + k] = weights[k];
@@ -236,9 +252,8 @@ class Painter {
   const simd::PixelWindow window_;
   const simd::PixelGrid grid_;
   const simd::Loops& loops_ = simd::loops();
-  std::size_t first_ = 0;        // triangle of the batch
   simd::TriangleBatch batch_{};  // what was never set up is looked at, too, and ignored
-  simd::PixelList list_;
+  simd::FragmentList list_;
   simd::PixelRow row_;
 };
 
@@ -295,7 +310,7 @@ void rasterize(Span<const float> vertices, Span<const std::int32_t> triangles,
     return;
   }
 
-  const Mesh mesh{{vertices.data(), triangles.data()},
+  const Mesh mesh{{vertices.data(), triangles.data(), static_cast<std::int32_t>(vertex_count) - 1},
                   triangle_count,
                   attributes.data(),
                   static_cast<std::size_t>(std::max(channels, 0))};

@@ -8,6 +8,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "simd/loops.hpp"
@@ -37,6 +38,48 @@ void for_each_build(Check check) {
     CAPTURE(builds[i]->name);
     check(*builds[0], *builds[i]);
   }
+}
+
+/// Number of the last vertex.
+std::int32_t last_of(const std::vector<float>& vertices) {
+  return static_cast<std::int32_t>(vertices.size() / 3) - 1;
+}
+
+/// A place of a list of fragments.
+struct Listed {
+  std::int32_t triangle, pixel;
+  float weights[3], depth;
+
+  bool operator==(const Listed& other) const {
+    return triangle == other.triangle && pixel == other.pixel && weights[0] == other.weights[0] &&
+           weights[1] == other.weights[1] && weights[2] == other.weights[2] && depth == other.depth;
+  }
+};
+
+/// `count` places of the list, by triangle and pixel: builds list them in different orders.
+std::vector<Listed> listed(const FragmentList& list, const std::int32_t* places,
+                           std::size_t count) {
+  std::vector<Listed> found;
+  for (std::size_t k = 0; k < count; ++k) {
+    const std::int32_t at = places[k];
+    REQUIRE((at >= 0 && static_cast<std::size_t>(at) < list.size));
+    found.push_back({list.triangle[at],
+                     list.pixel[at],
+                     {list.weights[0][at], list.weights[1][at], list.weights[2][at]},
+                     list.depth[at]});
+  }
+  std::sort(found.begin(), found.end(), [](const Listed& a, const Listed& b) {
+    return std::pair(a.triangle, a.pixel) < std::pair(b.triangle, b.pixel);
+  });
+  return found;
+}
+
+std::vector<Listed> inside(const FragmentList& list) {
+  return listed(list, list.inside, list.inside_count);
+}
+
+std::vector<Listed> unsure(const FragmentList& list) {
+  return listed(list, list.unsure, list.unsure_count);
 }
 
 }  // namespace
@@ -117,42 +160,45 @@ TEST_CASE("simd: every build covers the same pixels to the same bits") {
     for (auto& index : triangles) {
       index = static_cast<std::int32_t>(generator() % (vertices.size() / 3));
     }
-    const MeshView mesh{vertices.data(), triangles.data()};
+    const MeshView mesh{vertices.data(), triangles.data(), last_of(vertices)};
     const PixelWindow window{3, kWidth, 5, kHeight};
     for_each_build([&](const Loops& scalar, const Loops& other) {
+      const PixelGrid grid{3, 5, kWidth - 2};
       TriangleBatch expected{}, found{};
-      scalar.set_up_triangles(mesh, 0, count, window, expected);
-      other.set_up_triangles(mesh, 0, count, window, found);
-      std::vector<std::uint8_t> boxes;
+      scalar.set_up_triangles(mesh, 0, count, window, grid, expected);
+      other.set_up_triangles(mesh, 0, count, window, grid, found);
+      std::vector<std::int32_t> medium;
       for (std::size_t i = 0; i < count; ++i) {
+        REQUIRE(found.kind[i] == expected.kind[i]);
+        if (found.kind[i] == TriangleBatch::kEmpty) continue;
         CHECK((found.left[i] >= 3 && found.top[i] >= 5));
-        CHECK((found.right[i] <= kWidth && found.bottom[i] <= kHeight));
-        CHECK((found.left[i] == expected.left[i] && found.right[i] == expected.right[i] &&
-               found.top[i] == expected.top[i] && found.bottom[i] == expected.bottom[i]));
-        REQUIRE(found.covered[i] == expected.covered[i]);
-        REQUIRE(found.larger[i] == expected.larger[i]);
-        REQUIRE(found.small[i] == expected.small[i]);
-        if (boxes.size() < 2 && found.larger[i] * found.small[i] == 1) {
-          boxes.push_back(static_cast<std::uint8_t>(i));
+        CHECK((found.columns[i] >= 0 && found.left[i] + found.columns[i] <= kWidth));
+        CHECK((found.rows[i] >= 0 && found.top[i] + found.rows[i] <= kHeight));
+        CHECK((found.left[i] == expected.left[i] && found.columns[i] == expected.columns[i] &&
+               found.top[i] == expected.top[i] && found.rows[i] == expected.rows[i]));
+        CHECK((found.triangle[i] == static_cast<std::int32_t>(i)));
+        if (medium.size() < 3 && found.kind[i] == TriangleBatch::kMedium) {
+          medium.push_back(static_cast<std::int32_t>(i));
         }
       }
-      const std::size_t first = generator() % count;
-      const PixelGrid grid{3, 5, kWidth - 2};
-      PixelList one{}, two{};
-      scalar.list_covered(expected, first, count, grid, one);
-      other.list_covered(found, first, count, grid, two);
-      scalar.list_boxes(expected, boxes.data(), boxes.size(), grid, one);
-      other.list_boxes(found, boxes.data(), boxes.size(), grid, two);
-      REQUIRE(one.count == two.count);
-      REQUIRE(one.unsure_count == two.unsure_count);
-      for (std::size_t i = 0; i < one.count; ++i) {
-        CHECK((one.pixel[i] == two.pixel[i] && one.slot[i] == two.slot[i]));
-        CHECK(one.depth[i] == two.depth[i]);
-        for (std::size_t k = 0; k < 3; ++k) CHECK(one.weights[k][i] == two.weights[k][i]);
+      REQUIRE(found.other_count == expected.other_count);
+      for (std::size_t k = 0; k < found.other_count; ++k) {
+        CHECK(found.others[k] == expected.others[k]);
       }
-      for (std::size_t i = 0; i < one.unsure_count; ++i) {
-        CHECK((one.unsure_pixel[i] == two.unsure_pixel[i]));
-        CHECK((one.unsure_slot[i] == two.unsure_slot[i]));
+      const std::size_t first = generator() % count,
+                        last = first + generator() % (count - first) + 1;
+      FragmentList one{}, two{};
+      scalar.cover_small(expected, first, last, grid, one);
+      other.cover_small(found, first, last, grid, two);
+      CHECK((inside(one) == inside(two)));
+      scalar.cover_medium(expected, medium.data(), medium.size(), grid, one);
+      other.cover_medium(found, medium.data(), medium.size(), grid, two);
+      CHECK((inside(one) == inside(two)));
+      const auto doubts = unsure(one), same_doubts = unsure(two);
+      REQUIRE(doubts.size() == same_doubts.size());
+      for (std::size_t i = 0; i < doubts.size(); ++i) {
+        CHECK((doubts[i].triangle == same_doubts[i].triangle));
+        CHECK((doubts[i].pixel == same_doubts[i].pixel));
       }
 
       const float* const v = vertices.data();
@@ -169,7 +215,7 @@ TEST_CASE("simd: every build covers the same pixels to the same bits") {
 }
 
 TEST_CASE("simd: where single precision is sure of a pixel, exact arithmetic says the same") {
-  std::size_t sure = 0, unsure = 0;
+  std::size_t sure = 0, undecided = 0;
   for (int round = 0; round < 400; ++round) {
     constexpr std::size_t kCount = TriangleBatch::kMost;
     // From far below a pixel to too large, around points from the window's corner to far away.
@@ -191,24 +237,31 @@ TEST_CASE("simd: where single precision is sure of a pixel, exact arithmetic say
       }
     }
     TriangleBatch batch{};
-    loops().set_up_triangles({vertices.data(), triangles.data()}, 0, kCount, window, batch);
+    const MeshView mesh{vertices.data(), triangles.data(), last_of(vertices)};
+    loops().set_up_triangles(mesh, 0, kCount, window, grid, batch);
     for (std::size_t i = 0; i < kCount; ++i) {
-      if (batch.small[i] == 0) continue;
-      PixelList list{};
-      const auto slot = static_cast<std::uint8_t>(i);
-      loops().list_covered(batch, i, i + 1, grid, list);
-      if (batch.larger[i] != 0) loops().list_boxes(batch, &slot, 1, grid, list);
-      const auto place_of = [](const std::int32_t* pixels, std::size_t count, std::int32_t pixel) {
-        return static_cast<std::size_t>(std::find(pixels, pixels + count, pixel) - pixels);
+      FragmentList list{};
+      const auto slot = static_cast<std::int32_t>(i);
+      if (batch.kind[i] == TriangleBatch::kEmpty || batch.kind[i] == TriangleBatch::kLarge)
+        continue;
+      if (batch.kind[i] == TriangleBatch::kSmall) {
+        loops().cover_small(batch, i, i + 1, grid, list);
+      } else {
+        loops().cover_medium(batch, &slot, 1, grid, list);
+      }
+      const auto found = inside(list), doubts = unsure(list);
+      const auto place_of = [](const std::vector<Listed>& where, std::int32_t pixel) {
+        return std::find_if(where.begin(), where.end(),
+                            [pixel](const Listed& each) { return each.pixel == pixel; });
       };
       const float* const v = vertices.data() + 9 * i;
       const Triangle triangle = make_triangle(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]);
       const Edge* const edges = triangle.edges;
-      std::size_t listed = 0, open = 0;
-      for (std::int32_t y = batch.top[i]; y <= batch.bottom[i]; ++y) {
-        for (std::int32_t x = batch.left[i]; x <= batch.right[i]; ++x) {
+      std::size_t covered = 0, open = 0;
+      for (std::int32_t y = batch.top[i]; y <= batch.top[i] + batch.rows[i]; ++y) {
+        for (std::int32_t x = batch.left[i]; x <= batch.left[i] + batch.columns[i]; ++x) {
           const std::int32_t pixel = y * grid.width + x;
-          if (place_of(list.unsure_pixel, list.unsure_count, pixel) < list.unsure_count) {
+          if (place_of(doubts, pixel) != doubts.end()) {
             ++open;
             continue;
           }
@@ -217,25 +270,25 @@ TEST_CASE("simd: where single precision is sure of a pixel, exact arithmetic say
               fragment_at(triangle, value_at(edges[0], x, value_in_row(edges[0], y)),
                           value_at(edges[1], x, value_in_row(edges[1], y)),
                           value_at(edges[2], x, value_in_row(edges[2], y)));
-          const std::size_t at = place_of(list.pixel, list.count, pixel);
-          REQUIRE((at < list.count) == exact.inside);
+          const auto at = place_of(found, pixel);
+          REQUIRE((at != found.end()) == exact.inside);
           if (!exact.inside) continue;
-          ++listed;
-          CHECK(list.slot[at] == slot);
+          ++covered;
+          CHECK(at->triangle == slot);
           for (std::size_t k = 0; k < 3; ++k) {
-            CHECK(list.weights[k][at] >= 0.0f);
-            CHECK(std::abs(list.weights[k][at] - exact.weights[k]) <= batch.tolerance[i]);
+            CHECK(at->weights[k] >= 0.0f);
+            CHECK(std::abs(at->weights[k] - exact.weights[k]) <= batch.inside[i]);
           }
-          CHECK(std::abs(list.depth[at] - exact.depth) <= 4 * size * (batch.tolerance[i] + 1e-6f));
+          CHECK(std::abs(at->depth - exact.depth) <= 4 * size * (batch.inside[i] + 1e-6f));
         }
       }
-      CHECK(listed == list.count);  // nothing twice, nothing beyond the box
-      CHECK(open == list.unsure_count);
-      unsure += open;
+      CHECK(covered == found.size());  // nothing twice, nothing beyond the box
+      CHECK(open == doubts.size());
+      undecided += open;
     }
   }
   CHECK(sure > 10000);
-  CHECK(unsure > 100);
+  CHECK(undecided > 100);
 }
 
 TEST_CASE("simd: every build finds the same bounds and the same largest index") {

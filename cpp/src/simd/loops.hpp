@@ -21,6 +21,7 @@ struct BasisRows {
 struct MeshView {
   const float* vertices;
   const std::int32_t* triangles;
+  std::int32_t last;  ///< number of the last vertex
 };
 
 /// Two rows of sums of 11-bit weights times pixels, in sixteenths (grey ones: of pixels times
@@ -45,51 +46,50 @@ struct PixelWindow {
   std::int32_t left, right, top, bottom;
 };
 
-/// Successive triangles, set up to be tested at pixels in single precision, and what that says of
-/// the smallest ones. Their weights 1 and 2 at column x and row y are along[k] * (x - corner x) +
-/// down[k] * (y - corner y), all rounded; weight 0 is what they leave of 1. A pixel is inside where
-/// all three are above the tolerance, outside where one is below its negative; in between only
-/// exact arithmetic can tell.
-struct TriangleBatch {
-  static constexpr std::size_t kMost = 64;
-  static constexpr int kSmall = 16;       ///< pixels; from there on rounding errors grow too large
-  alignas(64) std::int32_t small[kMost];  ///< 1 if width and height are below, seen or not
-  /// First and last columns and rows of pixel centres in the box and in the window; none where a
-  /// first is above its last. With NaN among the corners, some of the window's.
-  alignas(64) std::int32_t left[kMost], right[kMost], top[kMost], bottom[kMost];
-  alignas(64) float corner_x[kMost], corner_y[kMost];  ///< corner 0
-  alignas(64) float along[2][kMost], down[2][kMost];
-  alignas(64) float tolerance[kMost];          ///< infinite or NaN where nothing is sure
-  alignas(64) float z[kMost], rise[2][kMost];  ///< depth of corner 0, and what 1 and 2 add to it
-  /// Where a small triangle's box has at most two columns and rows: 1 << pixel for those of its
-  /// pixels that are inside, 16 << pixel if unsure. Pixels 0 and 1 are the upper ones, 2 and 3
-  /// those below.
-  alignas(64) std::int32_t covered[kMost];
-  alignas(64) float weights[3][4 * kMost], depth[4 * kMost];  ///< at kMost * pixel + triangle
-  alignas(64) std::int32_t larger[kMost];  ///< 1 for other boxes that hold pixels
-};
-
 /// Numbers of pixels: (row - top) * width + column - left. Three rows below the last one of a
 /// picture they fit an int.
 struct PixelGrid {
   std::int32_t left, top, width;
 };
 
-/// Pixels that triangles of a batch cover, in no order, and those of which only exact arithmetic
-/// can tell whether they do.
-struct PixelList {
-  static constexpr std::size_t kMost = 1024;
-  static constexpr std::size_t kSize = kMost + 16;  ///< those behind `count` mean nothing
-  std::size_t count = 0;
-  alignas(64) std::int32_t pixel[kSize], slot[kSize];
-  alignas(64) float weights[3][kSize], depth[kSize];
-  std::size_t unsure_count = 0;
-  alignas(64) std::int32_t unsure_pixel[kSize], unsure_slot[kSize];
+/// Successive triangles, set up to be tested at pixels in single precision. `x` columns and `y`
+/// rows from the first pixel of a triangle's box, its weights 1 and 2 are weight[k] + (along[k] * x
+/// + down[k] * y), all rounded; weight 0 is what they leave of 1. A pixel is inside where all three
+/// are above one bound, outside where one is below another; in between only exact arithmetic can
+/// tell.
+struct TriangleBatch {
+  static constexpr std::size_t kMost = 64;
+  static constexpr int kMostPixels = 16;  ///< wide and high; from there on roundings are too many
+  /// What a triangle's box holds: nothing to be drawn, at most four columns and rows of pixels,
+  /// more of them, or so many that single precision will not do.
+  enum Kind : std::int32_t { kEmpty, kSmall, kMedium, kLarge };
+  alignas(64) std::int32_t kind[kMost];
+  alignas(64) std::int32_t triangle[kMost];  ///< its number
+  /// First column and row of pixel centres in the box and in the window, and how far it is to the
+  /// last ones; below zero if there are none. With NaN among the corners, some of the window's.
+  alignas(64) std::int32_t left[kMost], top[kMost], columns[kMost], rows[kMost];
+  alignas(64) std::int32_t pixel[kMost];  ///< number of the first one
+  alignas(64) float weight[2][kMost], along[2][kMost], down[2][kMost];
+  alignas(64) float inside[kMost], outside[kMost];  ///< bounds; infinite or NaN if nothing is sure
+  alignas(64) float z[kMost], rise[2][kMost];  ///< depth of corner 0, and what 1 and 2 add to it
+  std::size_t other_count;
+  alignas(64) std::int32_t others[kMost + 16];  ///< which triangles are medium or large
+};
+
+/// What triangles show at pixels that they may cover, and at which of these places they do. Where
+/// only exact arithmetic can tell, they are unsure.
+struct FragmentList {
+  static constexpr std::size_t kMost = 1536;
+  std::size_t size = 0;  ///< of the arrays in use, where some places mean nothing
+  alignas(64) std::int32_t pixel[kMost], triangle[kMost];
+  alignas(64) float weights[3][kMost], depth[kMost];
+  std::size_t inside_count = 0, unsure_count = 0;
+  alignas(64) std::int32_t inside[kMost + 16], unsure[kMost + 16];
 };
 
 /// Pixels of one row.
 struct PixelRow {
-  static constexpr std::size_t kMost = 64;
+  static constexpr std::size_t kMost = 1536;
   alignas(64) std::int32_t covered[kMost];
   alignas(64) float weights[3][kMost], depth[kMost];
 };
@@ -187,15 +187,17 @@ struct Loops {
 
   /// Sets up `count` triangles from `first` on.
   void (*set_up_triangles)(const MeshView& mesh, std::size_t first, std::size_t count,
-                           const PixelWindow& window, TriangleBatch& batch);
+                           const PixelWindow& window, const PixelGrid& grid, TriangleBatch& batch);
 
-  /// Adds what `covered` of the triangles `first` to `last` - 1 says to the list.
-  void (*list_covered)(const TriangleBatch& batch, std::size_t first, std::size_t last,
-                       const PixelGrid& grid, PixelList& list);
+  /// Adds the pixels of those of the triangles `first` to `last` - 1 that are small to the list:
+  /// up to sixteen places for each triangle, and for those in a register with it.
+  void (*cover_small)(const TriangleBatch& batch, std::size_t first, std::size_t last,
+                      const PixelGrid& grid, FragmentList& list);
 
-  /// Adds those of all pixels in the boxes of `count` small triangles to the list.
-  void (*list_boxes)(const TriangleBatch& batch, const std::uint8_t* slots, std::size_t count,
-                     const PixelGrid& grid, PixelList& list);
+  /// Adds the pixels of `count` triangles to the list, sixteen places for each four columns and
+  /// rows of their boxes.
+  void (*cover_medium)(const TriangleBatch& batch, const std::int32_t* slots, std::size_t count,
+                       const PixelGrid& grid, FragmentList& list);
 
   /// Fills the first `count` pixels of a row, which begins at column `left`, in exact arithmetic.
   void (*cover_row)(const Triangle& triangle, int y, int left, std::size_t count, PixelRow& row);

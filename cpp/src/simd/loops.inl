@@ -42,6 +42,7 @@ namespace {
 
 #include "arrays.inl"
 #include "crop.inl"
+#include "lanes.inl"
 #include "morphable_model.inl"
 #include "nms.inl"
 #include "normals.inl"
@@ -57,6 +58,6 @@ const Loops THREEDFA_SIMD_LOOPS = {
     normalize_grey,     resample_grey,    blend_grey,         scatter_areas,
     walk_areas,         unit_vectors,     unit_float_vectors, shade,
     find_bounds,        largest_index,    to_bytes,           set_up_triangles,
-    list_covered,       list_boxes,       cover_row};
+    cover_small,        cover_medium,     cover_row};
 
 }  // namespace threedfa::simd

@@ -1,264 +1,276 @@
 // Pixels that triangles cover. Part of loops.inl.
 
-/// What single precision says of a triangle of a batch at a pixel.
-struct QuickFragment {
-  float weights[3], depth;
-  bool inside, unsure;
+/// Corners of as many triangles as there are lanes.
+struct Corners {
+  Floats x, y, z;
 };
 
-/// `x`, `y`: from corner 0 to the pixel's centre.
-THREEDFA_SIMD_INLINE QuickFragment quick_fragment(const TriangleBatch& batch, std::size_t slot,
-                                                  float x, float y) {
-  const float w1 = batch.along[0][slot] * x + batch.down[0][slot] * y;
-  const float w2 = batch.along[1][slot] * x + batch.down[1][slot] * y;
-  const float w0 = 1.0f - w1 - w2, tolerance = batch.tolerance[slot];
-  float least = w0 < w1 ? w0 : w1;
-  least = least < w2 ? least : w2;
-  const bool inside = least > tolerance;
-  return {{w0, w1, w2},
-          batch.z[slot] + (w1 * batch.rise[0][slot] + w2 * batch.rise[1][slot]),
-          inside,
-          !(inside | (least < -tolerance))};
+/// Corner `k` of the first `count` triangles; those behind are the first one again.
+THREEDFA_SIMD_INLINE Corners corners_of(const MeshView& mesh, const std::int32_t* triangles,
+                                        std::int32_t count, std::int32_t k) {
+  float x[kLanes], y[kLanes], z[kLanes];
+  for (std::int32_t i = 0; i < kLanes; ++i) {
+    const float* const corner = mesh.vertices + 3 * triangles[3 * (i < count ? i : 0) + k];
+    x[i] = corner[0];
+    y[i] = corner[1];
+    z[i] = corner[2];
+  }
+  return {load(x), load(y), load(z)};
 }
 
-/// Looks at the first four pixels of the box of triangle `slot`.
-THREEDFA_SIMD_INLINE void cover_quad(TriangleBatch& batch, std::size_t slot) {
-  const std::int32_t columns = batch.right[slot] - batch.left[slot];
-  const std::int32_t rows = batch.bottom[slot] - batch.top[slot];
-  std::int32_t covered = 0, unsure = 0;
-  for (std::size_t pixel = 0; pixel < 4; ++pixel) {
-    const std::int32_t column = batch.left[slot] + static_cast<std::int32_t>(pixel % 2);
-    const std::int32_t row = batch.top[slot] + static_cast<std::int32_t>(pixel / 2);
-    const QuickFragment fragment =
-        quick_fragment(batch, slot, static_cast<float>(column) - batch.corner_x[slot],
-                       static_cast<float>(row) - batch.corner_y[slot]);
-    covered |= static_cast<std::int32_t>(fragment.inside) << pixel;
-    unsure |= static_cast<std::int32_t>(fragment.unsure) << pixel;
-    const std::size_t place = TriangleBatch::kMost * pixel + slot;
-    for (std::size_t k = 0; k < 3; ++k) batch.weights[k][place] = fragment.weights[k];
-    batch.depth[place] = fragment.depth;
-  }
-  const bool empty = (columns < 0) | (rows < 0);
-  const bool larger = (columns > 1) | (rows > 1) | (batch.small[slot] == 0);
-  std::int32_t wanted = (columns > 0 ? 0b1111 : 0b0101) & (rows > 0 ? 0b1111 : 0b0011);
-  wanted = (empty | larger) ? 0 : wanted;
-  batch.covered[slot] = (covered & wanted) | (unsure & wanted) << 4;
-  batch.larger[slot] = !empty & larger;
+#ifdef THREEDFA_SIMD_AVX2
+/// The same of triangles that are all there and have nothing to do with the last vertex: each
+/// corner is loaded at once, with the float behind it, and four to a register are turned into x, y
+/// and z.
+THREEDFA_SIMD_INLINE Corners corners_of(const MeshView& mesh, const std::int32_t* triangles,
+                                        std::int32_t k) {
+  const auto corner = [=](std::ptrdiff_t t) __attribute__((always_inline)) {
+    return _mm_loadu_ps(mesh.vertices + 3 * static_cast<std::ptrdiff_t>(triangles[3 * t + k]));
+  };
+#ifdef THREEDFA_SIMD_AVX512
+  const auto corners = [=](std::ptrdiff_t t) __attribute__((always_inline)) {
+    __m512 all = _mm512_castps128_ps512(corner(t));
+    all = _mm512_insertf32x4(all, corner(t + 4), 1);
+    all = _mm512_insertf32x4(all, corner(t + 8), 2);
+    return _mm512_insertf32x4(all, corner(t + 12), 3);
+  };
+  const __m512 a = corners(0), b = corners(1), c = corners(2), d = corners(3);
+  const __m512 xy_ab = _mm512_unpacklo_ps(a, b), xy_cd = _mm512_unpacklo_ps(c, d);
+  const __m512 z_ab = _mm512_unpackhi_ps(a, b), z_cd = _mm512_unpackhi_ps(c, d);
+  return {_mm512_shuffle_ps(xy_ab, xy_cd, 0b01'00'01'00),
+          _mm512_shuffle_ps(xy_ab, xy_cd, 0b11'10'11'10),
+          _mm512_shuffle_ps(z_ab, z_cd, 0b01'00'01'00)};
+#else
+  const auto corners = [=](std::ptrdiff_t t) __attribute__((always_inline)) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(corner(t)), corner(t + 4), 1);
+  };
+  const __m256 a = corners(0), b = corners(1), c = corners(2), d = corners(3);
+  const __m256 xy_ab = _mm256_unpacklo_ps(a, b), xy_cd = _mm256_unpacklo_ps(c, d);
+  const __m256 z_ab = _mm256_unpackhi_ps(a, b), z_cd = _mm256_unpackhi_ps(c, d);
+  return {_mm256_shuffle_ps(xy_ab, xy_cd, 0b01'00'01'00),
+          _mm256_shuffle_ps(xy_ab, xy_cd, 0b11'10'11'10),
+          _mm256_shuffle_ps(z_ab, z_cd, 0b01'00'01'00)};
+#endif
+}
+#endif
+
+/// Pixel centres of the triangles along an axis, from the first to the last in first..last, and how
+/// far apart the corners are.
+struct Extent {
+  Ints first, last;
+  Floats size;
+};
+
+THREEDFA_SIMD_INLINE Extent extent_of(Floats a, Floats b, Floats c, std::int32_t first,
+                                      std::int32_t last) {
+  const Floats low = minimum(minimum(a, b), c), high = maximum(maximum(a, b), c);
+  const auto begin = static_cast<float>(first), end = static_cast<float>(last);
+  // Clipped while they are floating point, so that they fit an int; of NaN nothing is left.
+  return {ceiling(minimum(maximum(low, every(begin)), every(end + 1.0f))),
+          flooring(minimum(maximum(high, every(begin - 1.0f)), every(end))), high - low};
 }
 
 void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count,
-                      const PixelWindow& window, TriangleBatch& out) {
-  const float* __restrict const vertices = mesh.vertices;
-  const std::int32_t* __restrict const triangles = mesh.triangles + 3 * first;
-  constexpr auto kSmall = static_cast<float>(TriangleBatch::kSmall);
+                      const PixelWindow& window, const PixelGrid& grid, TriangleBatch& batch) {
+  constexpr auto kMost = static_cast<float>(TriangleBatch::kMostPixels);
   constexpr float kError = 1.0f / (1 << 19);  // 32 roundings; fewer are made
   constexpr float kConstantError = 1.0f / (1 << 22);
   constexpr float kUnderflow = 7.9e-31f;  // far above what products lose there
   constexpr float kMostError = 1.0f / (1 << 13);
-  const float infinity = static_cast<float>(INFINITY);
-  constexpr std::size_t kMost = TriangleBatch::kMost;
-  float x_of[3][kMost], y_of[3][kMost], z_of[3][kMost];
-  for (std::size_t k = 0; k < 3; ++k) {
-    std::size_t i = 0;
-#ifdef THREEDFA_SIMD_AVX512
-    // Corners as they lie in memory, four to a register, turned into x, y and z: one load for each
-    // instead of three.
-    const auto corner_of = [=](std::size_t t) __attribute__((always_inline)) {
-      return _mm_maskz_loadu_ps(0b111, vertices + 3 * triangles[3 * t + k]);
-    };
-    const auto four = [=](std::size_t t) __attribute__((always_inline)) {
-      __m512 corners = _mm512_castps128_ps512(corner_of(t));
-      corners = _mm512_insertf32x4(corners, corner_of(t + 4), 1);
-      corners = _mm512_insertf32x4(corners, corner_of(t + 8), 2);
-      return _mm512_insertf32x4(corners, corner_of(t + 12), 3);
-    };
-    for (; i + 16 <= count; i += 16) {
-      const __m512 a = four(i), b = four(i + 1), c = four(i + 2), d = four(i + 3);
-      const __m512 low_ab = _mm512_unpacklo_ps(a, b), low_cd = _mm512_unpacklo_ps(c, d);
-      const __m512 high_ab = _mm512_unpackhi_ps(a, b), high_cd = _mm512_unpackhi_ps(c, d);
-      _mm512_storeu_ps(x_of[k] + i, _mm512_shuffle_ps(low_ab, low_cd, 0b01'00'01'00));
-      _mm512_storeu_ps(y_of[k] + i, _mm512_shuffle_ps(low_ab, low_cd, 0b11'10'11'10));
-      _mm512_storeu_ps(z_of[k] + i, _mm512_shuffle_ps(high_ab, high_cd, 0b01'00'01'00));
+  const std::int32_t* triangles = mesh.triangles + 3 * first;
+  const auto end = static_cast<std::int32_t>(count);
+  batch.other_count = 0;
+  for (std::int32_t begin = 0; begin < end; begin += kLanes, triangles += 3 * kLanes) {
+    Corners corner[3];
+    bool whole = false;
+#ifdef THREEDFA_SIMD_AVX2
+    if (end - begin >= kLanes) {
+      const Ints last = every(mesh.last);
+      whole =
+          !any(either(either(equal(load(triangles), last), equal(load(triangles + kLanes), last)),
+                      equal(load(triangles + 2 * kLanes), last)));
+    }
+    if (whole) {
+      for (std::int32_t k = 0; k < 3; ++k) corner[k] = corners_of(mesh, triangles, k);
     }
 #endif
-    for (; i < count; ++i) {
-      const std::int32_t corner = 3 * triangles[3 * i + k];
-      x_of[k][i] = vertices[corner];
-      y_of[k][i] = vertices[corner + 1];
-      z_of[k][i] = vertices[corner + 2];
+    if (!whole) {
+      for (std::int32_t k = 0; k < 3; ++k) corner[k] = corners_of(mesh, triangles, end - begin, k);
     }
-  }
-  TriangleBatch& __restrict batch = out;
-  float width[kMost], height[kMost];
-  const auto find_box = [count](const float (&at)[3][kMost], float begin, float end,
-                                std::int32_t* __restrict lowest, std::int32_t* __restrict highest,
-                                float* __restrict extent) {
-    for (std::size_t i = 0; i < count; ++i) {
-      const float a = at[0][i], b = at[1][i], c = at[2][i];
-      float least = a < b ? a : b;
-      least = least < c ? least : c;
-      float most = a > b ? a : b;
-      most = most > c ? most : c;
-      extent[i] = most - least;
-      // Clipped while they are floating point, so that they fit an int; of NaN nothing is left.
-      least = least > begin ? least : begin;
-      least = least < end + 1.0f ? least : end + 1.0f;
-      most = most > begin - 1.0f ? most : begin - 1.0f;
-      most = most < end ? most : end;
-      const auto up = static_cast<std::int32_t>(least), down = static_cast<std::int32_t>(most);
-      lowest[i] = up + static_cast<std::int32_t>(static_cast<float>(up) < least);
-      highest[i] = down - static_cast<std::int32_t>(static_cast<float>(down) > most);
+    const Floats x = corner[0].x, y = corner[0].y, z = corner[0].z;
+    const Extent across = extent_of(x, corner[1].x, corner[2].x, window.left, window.right);
+    const Extent downwards = extent_of(y, corner[1].y, corner[2].y, window.top, window.bottom);
+    const Ints columns = across.last - across.first, rows = downwards.last - downwards.first;
+    const Mask given = but_not(less(numbered(begin), every(end)), less(columns | rows, Ints{}));
+    if (!any(given)) {
+      store(batch.kind + begin, Ints{});
+      continue;
     }
-  };
-  find_box(x_of, static_cast<float>(window.left), static_cast<float>(window.right), batch.left,
-           batch.right, width);
-  find_box(y_of, static_cast<float>(window.top), static_cast<float>(window.bottom), batch.top,
-           batch.bottom, height);
-  for (std::size_t i = 0; i < count; ++i) {
-    const float ux = x_of[1][i] - x_of[0][i], uy = y_of[1][i] - y_of[0][i];
-    const float vx = x_of[2][i] - x_of[0][i], vy = y_of[2][i] - y_of[0][i];
-    const float inverse = 1.0f / (ux * vy - vx * uy);
+    const Mask few =
+        both(given, both(less(across.size, every(kMost)), less(downwards.size, every(kMost))));
+    const Mask small = both(few, both(less(columns, every(4)), less(rows, every(4))));
+    const Ints kind = select(few, every(TriangleBatch::kMedium), every(TriangleBatch::kLarge));
+    store(batch.kind + begin,
+          select(given, select(small, every(TriangleBatch::kSmall), kind), Ints{}));
+    batch.other_count += list_set(but_not(given, small), begin, batch.others + batch.other_count);
+    store(batch.triangle + begin, numbered(static_cast<std::int32_t>(first) + begin));
+    store(batch.left + begin, across.first);
+    store(batch.top + begin, downwards.first);
+    store(batch.columns + begin, columns);
+    store(batch.rows + begin, rows);
+    store(batch.pixel + begin,
+          (downwards.first - grid.top) * grid.width + (across.first - grid.left));
+
+    const Floats ux = corner[1].x - x, uy = corner[1].y - y;
+    const Floats vx = corner[2].x - x, vy = corner[2].y - y;
+    const Floats inverse = 1.0f / (ux * vy - vx * uy);
+    const Floats along[] = {vy * inverse, -uy * inverse}, down[] = {-vx * inverse, ux * inverse};
+    const Floats to_x = to_floats(across.first) - x, to_y = to_floats(downwards.first) - y;
+    for (std::size_t k = 0; k < 2; ++k) {
+      store(batch.along[k] + begin, along[k]);
+      store(batch.down[k] + begin, down[k]);
+      store(batch.weight[k] + begin, along[k] * to_x + down[k] * to_y);
+      store(batch.rise[k] + begin, corner[k + 1].z - z);
+    }
+    store(batch.z + begin, z);
     // Zero, unless something is infinite or NaN; then nothing is sure, and nothing is drawn.
-    const float zero = 0 * z_of[0][i] + 0 * z_of[1][i] + 0 * z_of[2][i];
-    const float error =
-        kError * (width[i] * height[i] + kUnderflow) * fabsf(inverse) + kConstantError + zero;
-    batch.small[i] = (width[i] < kSmall) & (height[i] < kSmall);
-    batch.corner_x[i] = x_of[0][i];
-    batch.corner_y[i] = y_of[0][i];
-    batch.along[0][i] = vy * inverse;
-    batch.along[1][i] = -uy * inverse;
-    batch.down[0][i] = -vx * inverse;
-    batch.down[1][i] = ux * inverse;
-    batch.tolerance[i] = error < kMostError ? error : infinity;
-    batch.z[i] = z_of[0][i];
-    batch.rise[0][i] = z_of[1][i] - z_of[0][i];
-    batch.rise[1][i] = z_of[2][i] - z_of[0][i];
-  }
-  THREEDFA_SIMD_INDEPENDENT
-  for (std::size_t i = 0; i < count; ++i) {
-    cover_quad(out, i);
+    const Floats zero = 0.0f * z + 0.0f * corner[1].z + 0.0f * corner[2].z;
+    const Floats error = kError * (across.size * downwards.size + kUnderflow) * absolute(inverse) +
+                         kConstantError + zero;
+    const Floats tolerance =
+        select(less(error, every(kMostError)), error, every(static_cast<float>(INFINITY)));
+    store(batch.inside + begin, tolerance);
+    store(batch.outside + begin, -tolerance);
   }
 }
 
-/// Sixteen pixels that triangles may cover.
-struct SixteenPixels {
-  alignas(64) std::int32_t inside[16], unsure[16];  ///< not 0 if so
-  alignas(64) std::int32_t pixel[16], slot[16];
-  const float *weights[3], *depth;
+/// Triangles of a batch: one in each lane, or the same one in all of them.
+struct TriangleLanes {
+  Floats weight[2], along[2], down[2], inside, outside, z, rise[2];
+  Ints triangle, columns, rows, pixel;
 };
 
-#ifdef THREEDFA_SIMD_AVX512
-/// Writes those of sixteen values whose bits are set, and something behind them.
-THREEDFA_SIMD_INLINE void compress(__mmask16 set, const void* from, void* to) {
-  _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(set, _mm512_loadu_si512(from)));
-}
-#endif
-
-THREEDFA_SIMD_INLINE void add_to_list(const SixteenPixels& found, PixelList& list) {
-  std::size_t count = list.count, unsure_count = list.unsure_count;
-#ifdef THREEDFA_SIMD_AVX512
-  const __m512i flags = _mm512_load_si512(found.inside), doubts = _mm512_load_si512(found.unsure);
-  const __mmask16 inside = _mm512_test_epi32_mask(flags, flags);
-  const __mmask16 unsure = _mm512_test_epi32_mask(doubts, doubts);
-  compress(inside, found.pixel, list.pixel + count);
-  compress(inside, found.slot, list.slot + count);
-  for (std::size_t k = 0; k < 3; ++k) compress(inside, found.weights[k], list.weights[k] + count);
-  compress(inside, found.depth, list.depth + count);
-  count += static_cast<std::size_t>(__builtin_popcount(inside));
-  if (unsure != 0) {
-    compress(unsure, found.pixel, list.unsure_pixel + unsure_count);
-    compress(unsure, found.slot, list.unsure_slot + unsure_count);
-    unsure_count += static_cast<std::size_t>(__builtin_popcount(unsure));
-  }
-#else
-  // Without a branch: whether a pixel is inside cannot be foretold.
-  std::size_t lanes[17], set = 0;
-  std::int32_t doubts = 0;
-  for (std::size_t lane = 0; lane < 16; ++lane) {
-    lanes[set] = lane;
-    set += found.inside[lane] != 0;
-    doubts |= found.unsure[lane];
-  }
-  for (std::size_t n = 0; n < set; ++n, ++count) {
-    const std::size_t lane = lanes[n];
-    list.pixel[count] = found.pixel[lane];
-    list.slot[count] = found.slot[lane];
-    for (std::size_t k = 0; k < 3; ++k) list.weights[k][count] = found.weights[k][lane];
-    list.depth[count] = found.depth[lane];
-  }
-  for (std::size_t lane = 0; doubts != 0 && lane < 16; ++lane) {
-    if (found.unsure[lane] == 0) continue;
-    list.unsure_pixel[unsure_count] = found.pixel[lane];
-    list.unsure_slot[unsure_count++] = found.slot[lane];
-  }
-#endif
-  list.count = count;
-  list.unsure_count = unsure_count;
+THREEDFA_SIMD_INLINE TriangleLanes triangles_from(const TriangleBatch& batch, std::int32_t slot) {
+  return {{load(batch.weight[0] + slot), load(batch.weight[1] + slot)},
+          {load(batch.along[0] + slot), load(batch.along[1] + slot)},
+          {load(batch.down[0] + slot), load(batch.down[1] + slot)},
+          load(batch.inside + slot),
+          load(batch.outside + slot),
+          load(batch.z + slot),
+          {load(batch.rise[0] + slot), load(batch.rise[1] + slot)},
+          load(batch.triangle + slot),
+          load(batch.columns + slot),
+          load(batch.rows + slot),
+          load(batch.pixel + slot)};
 }
 
-inline std::int32_t number_of(std::int32_t column, std::int32_t row, const PixelGrid& grid) {
-  return (row - grid.top) * grid.width + (column - grid.left);
+THREEDFA_SIMD_INLINE TriangleLanes one_triangle(const TriangleBatch& batch, std::int32_t slot) {
+  return {{every(batch.weight[0][slot]), every(batch.weight[1][slot])},
+          {every(batch.along[0][slot]), every(batch.along[1][slot])},
+          {every(batch.down[0][slot]), every(batch.down[1][slot])},
+          every(batch.inside[slot]),
+          every(batch.outside[slot]),
+          every(batch.z[slot]),
+          {every(batch.rise[0][slot]), every(batch.rise[1][slot])},
+          every(batch.triangle[slot]),
+          every(batch.columns[slot]),
+          every(batch.rows[slot]),
+          every(batch.pixel[slot])};
 }
 
-void list_covered(const TriangleBatch& batch, std::size_t first, std::size_t last,
-                  const PixelGrid& grid, PixelList& list) {
-  for (std::size_t begin = first / 16 * 16; begin < last; begin += 16) {
-    SixteenPixels found;
-    std::int32_t corner[16], covered[16];
-    for (std::size_t i = 0; i < 16; ++i) {
-      const std::size_t slot = begin + i;
-      found.slot[i] = static_cast<std::int32_t>(slot);
-      const bool given = (slot >= first) & (slot < last);
-      covered[i] = given ? batch.covered[slot] : 0;
-      corner[i] = number_of(batch.left[slot], batch.top[slot], grid);
-    }
-    for (std::size_t pixel = 0; pixel < 4; ++pixel) {
-      const std::int32_t offset =
-          static_cast<std::int32_t>(pixel % 2) + (pixel < 2 ? 0 : grid.width);
-      for (std::size_t i = 0; i < 16; ++i) {
-        found.pixel[i] = corner[i] + offset;
-        found.inside[i] = covered[i] & 1 << pixel;
-        found.unsure[i] = covered[i] & 16 << pixel;
+/// How far a list is filled, apart from it, so that it stays in registers.
+struct Filled {
+  std::size_t size, inside, unsure;
+};
+
+THREEDFA_SIMD_INLINE Filled filled(const FragmentList& list) {
+  return {list.size, list.inside_count, list.unsure_count};
+}
+
+THREEDFA_SIMD_INLINE void set_filled(const Filled& filled, FragmentList& list) {
+  list.size = filled.size;
+  list.inside_count = filled.inside;
+  list.unsure_count = filled.unsure;
+}
+
+/// Adds the pixels at column `x` and row `y` of the triangles' boxes to the list, except where all
+/// that are wanted are outside.
+THREEDFA_SIMD_INLINE void add_fragments(const TriangleLanes& of, Floats x, Floats y, Mask wanted,
+                                        Ints pixel, FragmentList& list, Filled& filled) {
+  const Floats w1 = of.weight[0] + (of.along[0] * x + of.down[0] * y);
+  const Floats w2 = of.weight[1] + (of.along[1] * x + of.down[1] * y);
+  const Floats w0 = 1.0f - w1 - w2, lowest = minimum(minimum(w1, w2), w0);
+  const Mask maybe = but_not(wanted, less(lowest, of.outside));
+  const Mask inside = both(maybe, less(of.inside, lowest)), unsure = but_not(maybe, inside);
+  const std::size_t at = filled.size;
+  const auto place = static_cast<std::int32_t>(at);
+  store(list.pixel + at, pixel);
+  store(list.triangle + at, of.triangle);
+  store(list.weights[0] + at, w0);
+  store(list.weights[1] + at, w1);
+  store(list.weights[2] + at, w2);
+  store(list.depth + at, of.z + (w1 * of.rise[0] + w2 * of.rise[1]));
+  filled.inside += list_set(inside, place, list.inside + filled.inside);
+  if (any(unsure)) filled.unsure += list_set(unsure, place, list.unsure + filled.unsure);
+  filled.size += any(maybe) ? kLanes : 0;
+}
+
+void cover_small(const TriangleBatch& batch, std::size_t first, std::size_t last,
+                 const PixelGrid& grid, FragmentList& list) {
+  const auto from = static_cast<std::int32_t>(first), to = static_cast<std::int32_t>(last);
+  Filled now = filled(list);
+  for (std::int32_t begin = from / kLanes * kLanes; begin < to; begin += kLanes) {
+    const Ints slots = numbered(begin);
+    const Mask given = but_not(less(slots, every(to)), less(slots, every(from)));
+    const Mask small = both(given, equal(load(batch.kind + begin), every(TriangleBatch::kSmall)));
+    if (!any(small)) continue;
+    const TriangleLanes triangles = triangles_from(batch, begin);
+    // The pixels of all boxes side by side, as far as the largest of them goes.
+    Ints row{}, first_of_row = triangles.pixel;
+    Floats y{};
+    for (Mask with_row = small; any(with_row);
+         with_row = but_not(small, less(triangles.rows, row))) {
+      Ints column{}, pixel = first_of_row;
+      Floats x{};
+      for (Mask wanted = with_row; any(wanted);
+           wanted = but_not(with_row, less(triangles.columns, column))) {
+        add_fragments(triangles, x, y, wanted, pixel, list, now);
+        column = column + 1;
+        pixel = pixel + 1;
+        x = x + 1.0f;
       }
-      const std::size_t place = TriangleBatch::kMost * pixel + begin;
-      for (std::size_t k = 0; k < 3; ++k) found.weights[k] = batch.weights[k] + place;
-      found.depth = batch.depth + place;
-      add_to_list(found, list);
+      row = row + 1;
+      first_of_row = first_of_row + grid.width;
+      y = y + 1.0f;
     }
   }
+  set_filled(now, list);
 }
 
-THREEDFA_SIMD_INLINE void list_box(const TriangleBatch& batch, std::size_t slot,
-                                   const PixelGrid& grid, PixelList& list) {
-  const std::int32_t right = batch.right[slot], bottom = batch.bottom[slot];
-  SixteenPixels found;
-  alignas(64) float weights[3][16], depth[16];
-  for (std::size_t k = 0; k < 3; ++k) found.weights[k] = weights[k];
-  found.depth = depth;
-  for (std::int32_t& each : found.slot) each = static_cast<std::int32_t>(slot);
-  for (std::int32_t top = batch.top[slot]; top <= bottom; top += 4) {
-    for (std::int32_t left = batch.left[slot]; left <= right; left += 4) {
-      const std::int32_t corner = number_of(left, top, grid);
-      for (std::int32_t i = 0; i < 16; ++i) {
-        const std::int32_t column = i % 4, row = i / 4;
-        const QuickFragment fragment =
-            quick_fragment(batch, slot, static_cast<float>(left + column) - batch.corner_x[slot],
-                           static_cast<float>(top + row) - batch.corner_y[slot]);
-        const bool wanted = (left + column <= right) & (top + row <= bottom);
-        found.inside[i] = fragment.inside & wanted;
-        found.unsure[i] = fragment.unsure & wanted;
-        found.pixel[i] = corner + row * grid.width + column;
-        for (std::size_t k = 0; k < 3; ++k) weights[k][i] = fragment.weights[k];
-        depth[i] = fragment.depth;
+void cover_medium(const TriangleBatch& batch, const std::int32_t* slots, std::size_t count,
+                  const PixelGrid& grid, FragmentList& list) {
+  // Pixels of up to four columns at once, and as many rows of them as there are lanes for.
+  constexpr std::int32_t kColumns = kLanes < 4 ? kLanes : 4, kRows = kLanes / kColumns;
+  const Ints column = numbered(0) & (kColumns - 1), row = numbered(0) / kColumns;
+  Filled now = filled(list);
+  for (std::size_t k = 0; k < count; ++k) {
+    const std::int32_t slot = slots[k];
+    const TriangleLanes triangle = one_triangle(batch, slot);
+    Ints y = row, first_of_row = triangle.pixel + (row * grid.width + column);
+    for (std::int32_t top = 0; top <= batch.rows[slot]; top += kRows) {
+      const Mask with_row = but_not(kAll, less(triangle.rows, y));
+      Ints x = column, pixel = first_of_row;
+      for (std::int32_t left = 0; left <= batch.columns[slot]; left += kColumns) {
+        const Mask wanted = but_not(with_row, less(triangle.columns, x));
+        add_fragments(triangle, to_floats(x), to_floats(y), wanted, pixel, list, now);
+        x = x + kColumns;
+        pixel = pixel + kColumns;
       }
-      add_to_list(found, list);
+      y = y + kRows;
+      first_of_row = first_of_row + kRows * grid.width;
     }
   }
-}
-
-void list_boxes(const TriangleBatch& batch, const std::uint8_t* slots, std::size_t count,
-                const PixelGrid& grid, PixelList& list) {
-  for (std::size_t k = 0; k < count; ++k) list_box(batch, slots[k], grid, list);
+  set_filled(now, list);
 }
 
 void cover_row(const Triangle& given, int y, int left, std::size_t count, PixelRow& row) {
