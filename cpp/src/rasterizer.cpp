@@ -6,7 +6,6 @@
 #include <limits>
 #include <string>
 
-#include "channels.hpp"
 #include "simd/loops.hpp"
 #include "simd/triangle.hpp"
 #include "triangle_indices.hpp"
@@ -16,8 +15,7 @@ namespace {
 
 struct Mesh : simd::MeshView {
   std::size_t triangle_count;
-  const float* attributes;
-  std::size_t channels;
+  simd::Attributes attributes;
 };
 
 /// Cuts first..last down to the pixels of a row that can be inside the edge, give or take one.
@@ -102,8 +100,7 @@ class Painter {
       }
       places += more;
       if (large) {
-        paint_list();
-        paint_rows(slot);
+        cover_rows(slot);
         begin = slot + 1;
         other = k + 1;
       }
@@ -142,23 +139,18 @@ class Painter {
       if (buffers.barycentric != nullptr) prefetch(buffers.barycentric + 3 * pixel);
       shown[count++] = place;
     }
-    for (std::size_t k = 0; k < count; ++k) {
+    for (std::size_t k = 0; buffers.triangle != nullptr && k < count; ++k) {
+      buffers.triangle[list_.pixel[shown[k]]] = list_.triangle[shown[k]];
+    }
+    for (std::size_t k = 0; buffers.barycentric != nullptr && k < count; ++k) {
       const std::int32_t place = shown[k];
-      const float weights[] = {list_.weights[0][place], list_.weights[1][place],
-                               list_.weights[2][place]};
-      paint_pixel(buffers, list_.triangle[place], static_cast<std::size_t>(list_.pixel[place]),
-                  weights);
+      float* const weights = buffers.barycentric + 3 * static_cast<std::size_t>(list_.pixel[place]);
+      for (std::size_t corner = 0; corner < 3; ++corner) {
+        weights[corner] = list_.weights[corner][place];
+      }
     }
     if (buffers.image != nullptr) {
-      with_channels(mesh_.channels, [&](auto channels) {
-        for (std::size_t k = 0; k < count; ++k) {
-          const std::int32_t place = shown[k];
-          const float weights[] = {list_.weights[0][place], list_.weights[1][place],
-                                   list_.weights[2][place]};
-          paint_attributes(list_.triangle[place], static_cast<std::size_t>(list_.pixel[place]),
-                           weights, channels);
-        }
-      });
+      loops_.paint_attributes(list_, shown, count, mesh_.attributes, buffers.image);
     }
     list_.size = list_.inside_count = list_.unsure_count = 0;
   }
@@ -192,7 +184,8 @@ class Painter {
     list_.depth[place] = fragment.depth;
   }
 
-  void paint_rows(std::size_t slot) {
+  /// Adds a large triangle to the list.
+  void cover_rows(std::size_t slot) {
     const std::int32_t number = batch_.triangle[slot];
     const simd::Triangle triangle = exact_triangle(number);
     if (!triangle.drawn) return;
@@ -202,48 +195,11 @@ class Painter {
       for (const simd::Edge& edge : triangle.edges) {
         narrow(edge, simd::value_in_row(edge, y), first, last);
       }
-      constexpr int kMost = simd::PixelRow::kMost;
+      constexpr int kMost = 64;
       for (int x = first; x <= last; x += kMost) {
-        const auto count = static_cast<std::size_t>(std::min(kMost, last - x + 1));
-        loops_.cover_row(triangle, y, x, count, row_);
-        for (std::size_t n = 0; n < count; ++n) {
-          if (row_.covered[n] == 0) continue;
-          const float weights[] = {row_.weights[0][n], row_.weights[1][n], row_.weights[2][n]};
-          const std::size_t pixel = pixel_at(x + static_cast<int>(n), y);
-          if (!(row_.depth[n] > buffers_.depth[pixel])) continue;
-          buffers_.depth[pixel] = row_.depth[n];
-          paint_pixel(buffers_, number, pixel, weights);
-          if (buffers_.image == nullptr) continue;
-          paint_attributes(number, pixel, weights, mesh_.channels);
-        }
+        if (list_.size + kMost > simd::FragmentList::kMost) paint_list();
+        loops_.cover_row(triangle, number, y, x, std::min(kMost, last - x + 1), grid_, list_);
       }
-    }
-  }
-
-  std::size_t pixel_at(int x, int y) const {
-    return static_cast<std::size_t>(y - buffers_.top) * static_cast<std::size_t>(buffers_.width) +
-           static_cast<std::size_t>(x - buffers_.left);
-  }
-
-  static void paint_pixel(const RasterBuffers& buffers, std::int32_t triangle, std::size_t pixel,
-                          const float* weights) {
-    if (buffers.triangle != nullptr) buffers.triangle[pixel] = triangle;
-    if (buffers.barycentric != nullptr) {
-      for (std::size_t k = 0; k < 3; ++k) buffers.barycentric[3 * pixel + k] = weights[k];
-    }
-  }
-
-  template <class Channels>
-  void paint_attributes(std::int32_t triangle, std::size_t pixel, const float* weights,
-                        Channels channels) const {
-    const std::int32_t* const corners = corners_of(triangle);
-    const float* const c0 = mesh_.attributes + channels * static_cast<std::size_t>(corners[0]);
-    const float* const c1 = mesh_.attributes + channels * static_cast<std::size_t>(corners[1]);
-    const float* const c2 = mesh_.attributes + channels * static_cast<std::size_t>(corners[2]);
-    float* const colour = buffers_.image + channels * pixel;
-    for (std::size_t c = 0; c < channels; ++c) {
-      // So that equal attributes stay as they are; the weights' sum is a little off 1.
-      colour[c] = c0[c] + (weights[1] * (c1[c] - c0[c]) + weights[2] * (c2[c] - c0[c]));
     }
   }
 
@@ -254,7 +210,6 @@ class Painter {
   const simd::Loops& loops_ = simd::loops();
   simd::TriangleBatch batch_{};  // what was never set up is looked at, too, and ignored
   simd::FragmentList list_;
-  simd::PixelRow row_;
 };
 
 std::size_t require_buffers(const RasterBuffers& buffers) {
@@ -310,10 +265,10 @@ void rasterize(Span<const float> vertices, Span<const std::int32_t> triangles,
     return;
   }
 
-  const Mesh mesh{{vertices.data(), triangles.data(), static_cast<std::int32_t>(vertex_count) - 1},
-                  triangle_count,
-                  attributes.data(),
-                  static_cast<std::size_t>(std::max(channels, 0))};
+  const Mesh mesh{
+      {vertices.data(), triangles.data(), static_cast<std::int32_t>(vertex_count) - 1},
+      triangle_count,
+      {triangles.data(), attributes.data(), static_cast<std::size_t>(std::max(channels, 0))}};
   Painter(mesh, buffers).paint();
 }
 

@@ -203,13 +203,20 @@ TEST_CASE("simd: every build covers the same pixels to the same bits") {
 
       const float* const v = vertices.data();
       const Triangle triangle = make_triangle(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]);
-      PixelRow row{}, same{};
-      scalar.cover_row(triangle, 7, 3, count, row);
-      other.cover_row(triangle, 7, 3, count, same);
-      for (std::size_t i = 0; i < count; ++i) {
-        REQUIRE(row.covered[i] == same.covered[i]);
-        if (row.covered[i] != 0) CHECK(row.depth[i] == same.depth[i]);
-      }
+      FragmentList row{}, same{};
+      const auto width = static_cast<std::int32_t>(count);
+      scalar.cover_row(triangle, 4, 7, 3, width, grid, row);
+      other.cover_row(triangle, 4, 7, 3, width, grid, same);
+      CHECK((inside(row) == inside(same)));
+
+      // Attributes of what the list shows, of one to five channels.
+      const std::size_t channels = 1 + generator() % 5;
+      const auto values = random_floats(channels * vertices.size() / 3, -1, 1);
+      const Attributes attributes{triangles.data(), values.data(), channels};
+      std::vector<float> image(channels * (kWidth - 2) * (kHeight - 4), 9.0f), same_image(image);
+      scalar.paint_attributes(one, one.inside, one.inside_count, attributes, image.data());
+      other.paint_attributes(one, one.inside, one.inside_count, attributes, same_image.data());
+      CHECK(image == same_image);
     });
   }
 }

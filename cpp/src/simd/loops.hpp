@@ -87,11 +87,11 @@ struct FragmentList {
   alignas(64) std::int32_t inside[kMost + 16], unsure[kMost + 16];
 };
 
-/// Pixels of one row.
-struct PixelRow {
-  static constexpr std::size_t kMost = 1536;
-  alignas(64) std::int32_t covered[kMost];
-  alignas(64) float weights[3][kMost], depth[kMost];
+/// Values at vertices, V x channels, and the triangles that they belong to.
+struct Attributes {
+  const std::int32_t* triangles;
+  const float* values;
+  std::size_t channels;
 };
 
 struct Triangle;
@@ -199,8 +199,15 @@ struct Loops {
   void (*cover_medium)(const TriangleBatch& batch, const std::int32_t* slots, std::size_t count,
                        const PixelGrid& grid, FragmentList& list);
 
-  /// Fills the first `count` pixels of a row, which begins at column `left`, in exact arithmetic.
-  void (*cover_row)(const Triangle& triangle, int y, int left, std::size_t count, PixelRow& row);
+  /// Adds what a triangle covers of `count` pixels of row `y` from column `left` on to the list, in
+  /// exact arithmetic; takes that many places.
+  void (*cover_row)(const Triangle& triangle, std::int32_t number, std::int32_t y,
+                    std::int32_t left, std::int32_t count, const PixelGrid& grid,
+                    FragmentList& list);
+
+  /// Writes the attributes that `count` places of the list show to their pixels of the image.
+  void (*paint_attributes)(const FragmentList& list, const std::int32_t* places, std::size_t count,
+                           const Attributes& attributes, float* image);
 };
 
 /// The plain build, which reads nothing that it does not need.

@@ -273,18 +273,92 @@ void cover_medium(const TriangleBatch& batch, const std::int32_t* slots, std::si
   set_filled(now, list);
 }
 
-void cover_row(const Triangle& given, int y, int left, std::size_t count, PixelRow& row) {
+void cover_row(const Triangle& given, std::int32_t number, std::int32_t y, std::int32_t left,
+               std::int32_t count, const PixelGrid& grid, FragmentList& list) {
   const Triangle triangle = given;
   const Edge* const edges = triangle.edges;
   const double row0 = value_in_row(edges[0], y), row1 = value_in_row(edges[1], y),
                row2 = value_in_row(edges[2], y);
-  for (std::int32_t i = 0; i < static_cast<std::int32_t>(count); ++i) {
+  const std::int32_t first = (y - grid.top) * grid.width + (left - grid.left);
+  const std::size_t at = list.size;
+  std::int32_t* __restrict const pixel = list.pixel + at;
+  std::int32_t* __restrict const triangles = list.triangle + at;
+  float* __restrict const w0 = list.weights[0] + at, * __restrict const w1 = list.weights[1] + at, * __restrict const w2 = list.weights[2] + at, * __restrict const depth = list.depth + at;
+  std::int32_t covered[64];
+  for (std::int32_t i = 0; i < count; ++i) {
     const double px = left + i;
     const Fragment fragment =
         fragment_at(triangle, value_at(edges[0], px, row0), value_at(edges[1], px, row1),
                     value_at(edges[2], px, row2));
-    row.covered[i] = fragment.inside;
-    for (int k = 0; k < 3; ++k) row.weights[k][i] = fragment.weights[k];
-    row.depth[i] = fragment.depth;
+    covered[i] = fragment.inside;
+    pixel[i] = first + i;
+    triangles[i] = number;
+    w0[i] = fragment.weights[0];
+    w1[i] = fragment.weights[1];
+    w2[i] = fragment.weights[2];
+    depth[i] = fragment.depth;
+  }
+  for (std::int32_t i = 0; i < count; ++i) {
+    list.inside[list.inside_count] = static_cast<std::int32_t>(at) + i;
+    list.inside_count += static_cast<std::size_t>(covered[i]);
+  }
+  list.size += static_cast<std::size_t>(count);
+}
+
+/// `channels`: a constant where the loop over them should have a fixed length.
+THREEDFA_SIMD_INLINE void paint_channels(const FragmentList& list, const std::int32_t* places,
+                                         std::size_t count, const Attributes& attributes,
+                                         std::size_t channels, float* image) {
+  for (std::size_t k = 0; k < count; ++k) {
+    const std::int32_t place = places[k];
+    const std::int32_t* const corners =
+        attributes.triangles + 3 * static_cast<std::size_t>(list.triangle[place]);
+    const float* const a = attributes.values + channels * static_cast<std::size_t>(corners[0]);
+    const float* const b = attributes.values + channels * static_cast<std::size_t>(corners[1]);
+    const float* const c = attributes.values + channels * static_cast<std::size_t>(corners[2]);
+    float* const out = image + channels * static_cast<std::size_t>(list.pixel[place]);
+    const float w1 = list.weights[1][place], w2 = list.weights[2][place];
+    // So that equal attributes stay as they are; the weights' sum is a little off 1.
+    for (std::size_t n = 0; n < channels; ++n) {
+      out[n] = a[n] + (w1 * (b[n] - a[n]) + w2 * (c[n] - a[n]));
+    }
+  }
+}
+
+#ifdef THREEDFA_SIMD_AVX2
+/// The same for three channels, one vertex to a register.
+void paint_three_channels(const FragmentList& list, const std::int32_t* places, std::size_t count,
+                          const Attributes& attributes, float* image) {
+  const __m128i three = _mm_setr_epi32(-1, -1, -1, 0);
+  for (std::size_t k = 0; k < count; ++k) {
+    const std::int32_t place = places[k];
+    const std::int32_t* const corners =
+        attributes.triangles + 3 * static_cast<std::size_t>(list.triangle[place]);
+    const auto values_at = [=](std::int32_t corner) __attribute__((always_inline)) {
+      return _mm_maskload_ps(attributes.values + 3 * static_cast<std::size_t>(corner), three);
+    };
+    const __m128 a = values_at(corners[0]), b = values_at(corners[1]), c = values_at(corners[2]);
+    const __m128 w1 = _mm_set1_ps(list.weights[1][place]), w2 = _mm_set1_ps(list.weights[2][place]);
+    const __m128 color = a + (w1 * (b - a) + w2 * (c - a));
+    float* const out = image + 3 * static_cast<std::size_t>(list.pixel[place]);
+    _mm_storel_pi(reinterpret_cast<__m64*>(out), color);
+    _mm_store_ss(out + 2, _mm_movehl_ps(color, color));
+  }
+}
+#endif
+
+void paint_attributes(const FragmentList& list, const std::int32_t* places, std::size_t count,
+                      const Attributes& attributes, float* image) {
+  switch (attributes.channels) {
+    case 1:
+      return paint_channels(list, places, count, attributes, 1, image);
+    case 3:
+#ifdef THREEDFA_SIMD_AVX2
+      return paint_three_channels(list, places, count, attributes, image);
+#else
+      return paint_channels(list, places, count, attributes, 3, image);
+#endif
+    default:
+      return paint_channels(list, places, count, attributes, attributes.channels, image);
   }
 }
