@@ -2,14 +2,13 @@
 
 #include <cmath>
 #include <cstddef>
-#include <string>
 
 namespace threedfa {
 namespace {
 
 void require_finite(const CameraMatrix& camera, const char* expected) {
   for (const float value : camera) {
-    if (!std::isfinite(value)) require(false, "camera", expected, std::to_string(value));
+    require(std::isfinite(value), "camera", expected, value);
   }
 }
 
@@ -17,12 +16,11 @@ void require_finite(const CameraMatrix& camera, const char* expected) {
 
 CameraMatrix image_projection(const CameraMatrix& camera, const Roi& roi, int input_size) {
   require_finite(camera, "finite values");
-  require(input_size >= 1, "input_size", "1 or more", std::to_string(input_size));
+  require(input_size >= 1, "input_size", "1 or more", input_size);
   const double width = roi.x2 - roi.x1;
   const double height = roi.y2 - roi.y1;
   require(std::isfinite(width) && std::isfinite(height) && width > 0 && height > 0, "roi",
-          "finite corners with x1 < x2 and y1 < y2",
-          std::to_string(width) + " x " + std::to_string(height) + " pixels");
+          "finite corners with x1 < x2 and y1 < y2", width, " x ", height, " pixels");
 
   const double scale_x = width / input_size;
   const double scale_y = height / input_size;
@@ -41,8 +39,7 @@ CameraMatrix image_projection(const CameraMatrix& camera, const Roi& roi, int in
 
 void project(Span<const float> points, const CameraMatrix& camera, const Roi& roi, int input_size,
              Span<float> out) {
-  require(points.size() % 3 == 0, "points", "a multiple of 3 elements",
-          std::to_string(points.size()));
+  require(points.size() % 3 == 0, "points", "a multiple of 3 elements", points.size());
   require_size("out", points.size(), out.size());
   const CameraMatrix m = image_projection(camera, roi, input_size);
   for (std::size_t i = 0; i < points.size(); i += 3) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <string>
 #include <vector>
 
 #include "channels.hpp"
@@ -15,7 +14,7 @@ namespace {
 
 /// Largest side of an image and largest coordinate of a region: float32 has every whole number of
 /// this range, and products of two sides and a few channels stay far from overflow.
-constexpr int kMaxSide = 1 << 23;
+constexpr int kMaxSide = 8388608;
 
 constexpr int kWeightOne = 2048;  // 11-bit weights, as OpenCV's INTER_RESIZE_COEF_SCALE
 
@@ -24,36 +23,33 @@ struct PixelRegion {
   int x = 0, y = 0, width = 0, height = 0;
 };
 
-std::string size_text(int height, int width) {
-  return std::to_string(height) + " x " + std::to_string(width);
+void require_sides(const char* name, int height, int width) {
+  require(height >= 1 && width >= 1 && height <= kMaxSide && width <= kMaxSide, name,
+          "height and width in 1..8388608", height, " x ", width);
 }
 
 void validate(const ImageView& image) {
   require(image.data != nullptr, "image", "pixels", "a null pointer");
-  require(
-      image.height >= 1 && image.width >= 1 && image.height <= kMaxSide && image.width <= kMaxSide,
-      "image", "height and width in 1.." + std::to_string(kMaxSide),
-      size_text(image.height, image.width));
+  require_sides("image", image.height, image.width);
   require(image.channels == 1 || image.channels == 3 || image.channels == 4, "image",
-          "1, 3 or 4 channels", std::to_string(image.channels));
+          "1, 3 or 4 channels", image.channels);
   require_row_stride("image.row_stride", image.height,
                      static_cast<std::ptrdiff_t>(image.width) * image.channels, image.row_stride);
 }
 
 void validate_output(int height, int width, int channels, std::size_t size) {
-  require(height >= 1 && width >= 1 && height <= kMaxSide && width <= kMaxSide, "output",
-          "height and width in 1.." + std::to_string(kMaxSide), size_text(height, width));
+  require_sides("output", height, width);
   const std::uint64_t expected = static_cast<std::uint64_t>(height) *
                                  static_cast<std::uint64_t>(width) *
                                  static_cast<std::uint64_t>(channels);
-  require(size == expected, "out", std::to_string(expected) + " elements", std::to_string(size));
+  require(size == expected, "out", "height x width x channels elements", size, " for ", height,
+          " x ", width, " x ", channels);
 }
 
 void validate_normalized(const ImageView& image, float mean, float scale) {
-  require(image.channels == 3, "image", "3 channels; convert it first",
-          std::to_string(image.channels));
+  require(image.channels == 3, "image", "3 channels; convert it first", image.channels);
   require(std::isfinite(mean) && std::isfinite(scale), "normalization", "finite mean and scale",
-          std::to_string(mean) + " and " + std::to_string(scale));
+          mean, " and ", scale);
 }
 
 void validate_normalized(const ImageView& image, const Normalization& normalization) {
@@ -64,23 +60,22 @@ void validate_normalized(const ImageView& image, const Normalization& normalizat
 
 /// Rounds the corners half to even and checks that some of the region lies in the image.
 PixelRegion pixel_region(const Roi& roi, const ImageView& image) {
-  const std::string text = std::to_string(roi.x1) + " " + std::to_string(roi.y1) + " " +
-                           std::to_string(roi.x2) + " " + std::to_string(roi.y2);
+  const auto require_roi = [&roi](bool ok, const char* expected, const auto&... found) {
+    require(ok, "roi", expected, roi.x1, " ", roi.y1, " ", roi.x2, " ", roi.y2, found...);
+  };
   for (const double corner : {roi.x1, roi.y1, roi.x2, roi.y2}) {
-    require(std::abs(corner) <= kMaxSide, "roi",  // false for NaN
-            "finite corners within " + std::to_string(kMaxSide) + " pixels of the image's origin",
-            text);
+    require_roi(std::abs(corner) <= kMaxSide,  // false for NaN
+                "finite corners within 8388608 pixels of the image's origin");
   }
   const int x1 = static_cast<int>(std::nearbyint(roi.x1));
   const int y1 = static_cast<int>(std::nearbyint(roi.y1));
   const int x2 = static_cast<int>(std::nearbyint(roi.x2));
   const int y2 = static_cast<int>(std::nearbyint(roi.y2));
-  require(x2 > x1 && y2 > y1, "roi",
-          "x1 y1 x2 y2 at least one pixel wide and high after rounding; drop smaller faces", text);
-  require(x1 < image.width && y1 < image.height && x2 > 0 && y2 > 0, "roi",
-          "a region that overlaps the image of height x width " +
-              size_text(image.height, image.width) + "; drop boxes outside it",
-          text);
+  require_roi(x2 > x1 && y2 > y1,
+              "x1 y1 x2 y2 at least one pixel wide and high after rounding; drop smaller faces");
+  require_roi(x1 < image.width && y1 < image.height && x2 > 0 && y2 > 0,
+              "a region that overlaps the image; drop boxes outside it",
+              " in one of height x width ", image.height, " x ", image.width);
   return {x1, y1, x2 - x1, y2 - y1};
 }
 
@@ -312,7 +307,7 @@ void resize_normalize_grey(const ImageView& image, int height, int width, float 
   validate(image);
   validate_normalized(image, mean, scale);
   require(std::isfinite(mean * kWeightOne * simd::Loops::kGreyOne), "normalization",
-          "a mean below 1e33 in size", std::to_string(mean));
+          "a mean below 1e33 in size", mean);
   validate_output(height, width, 1, out.size());
   const simd::Loops& loops = simd::loops();
   const auto row_size = static_cast<std::size_t>(width);

@@ -151,7 +151,7 @@ void LinearModel::evaluate_many(Span<const float> coefficients, std::size_t coun
   for (const auto& row : steps) require_size("a row of the basis", n, row.size());
   const std::size_t widest = std::max({n, modes, std::size_t{1}});
   require(count <= std::numeric_limits<std::size_t>::max() / widest, "count",
-          "as many sets as there is memory for", std::to_string(count));
+          "as many sets as there is memory for", count);
   require_size("coefficients", count * modes, coefficients.size());
   require_size("out", count * n, out.size());
 

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <functional>
 #include <limits>
-#include <string>
 
 #include "simd/loops.hpp"
 
@@ -46,8 +45,8 @@ class KeptBoxes {
 void require_finite(const char* name, Span<const float> values) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
-      require(false, name, "finite values; drop the rows that are not",
-              std::to_string(values[i]) + " at element " + std::to_string(i));
+      require(false, name, "finite values; drop the rows that are not", values[i], " at element ",
+              i);
     }
   }
 }
@@ -90,14 +89,13 @@ std::vector<std::int64_t> visiting_order(Span<const float> scores) {
 std::vector<std::int64_t> nms(Span<const float> boxes, Span<const float> scores,
                               double iou_threshold, float offset) {
   require(boxes.size() % 4 == 0 && boxes.size() / 4 == scores.size(), "boxes",
-          "4 values for each of the " + std::to_string(scores.size()) + " scores",
-          std::to_string(boxes.size()) + " values");
+          "4 values for each score", boxes.size(), " values for ", scores.size(), " scores");
   require(scores.size() <= std::numeric_limits<std::uint32_t>::max(), "scores", "fewer than 2^32",
-          std::to_string(scores.size()));
+          scores.size());
   require(iou_threshold >= 0.0 && iou_threshold <= 1.0, "iou_threshold", "a number in 0..1",
-          std::to_string(iou_threshold));
+          iou_threshold);
   require(std::isfinite(offset) && offset >= 0.0f, "offset",
-          "0 for continuous coordinates or 1 for +1 pixel areas", std::to_string(offset));
+          "0 for continuous coordinates or 1 for +1 pixel areas", offset);
   require_finite("boxes", boxes);
   require_finite("scores", scores);
 

@@ -33,7 +33,7 @@ void paint_mesh(const Canvas& canvas, Span<const float> vertices,
   const auto fits = [](int size) { return size >= 1 && size <= kMost; };
   if (canvas.data == nullptr || !fits(canvas.height) || !fits(canvas.width)) {
     require(false, "canvas", "pixels, their height and width in 1.." + std::to_string(kMost),
-            std::to_string(canvas.height) + " x " + std::to_string(canvas.width));
+            canvas.height, " x ", canvas.width);
   }
   require_row_stride("canvas.row_stride", canvas.height, std::ptrdiff_t{3} * canvas.width,
                      canvas.row_stride);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <string>
 
 namespace threedfa {
 
@@ -27,14 +26,14 @@ Vector cross(const Vector& a, const Vector& b) {
 
 Pose decompose(const CameraMatrix& camera) {
   for (const float value : camera) {
-    require(std::isfinite(value), "camera", "finite values", std::to_string(value));
+    require(std::isfinite(value), "camera", "finite values", value);
   }
   const Vector row_x{camera[0], camera[1], camera[2]};
   const Vector row_y{camera[4], camera[5], camera[6]};
   const double length_x = length(row_x);
   const double length_y = length(row_y);
-  require(length_x > 0 && length_y > 0, "camera", "first two rows that are not zero",
-          "lengths " + std::to_string(length_x) + " and " + std::to_string(length_y));
+  require(length_x > 0 && length_y > 0, "camera", "first two rows that are not zero", "lengths ",
+          length_x, " and ", length_y);
 
   // The diagonals of a rhombus are orthogonal; turned by 45 degrees they are the orthonormal pair
   // closest to its sides (Loewdin 1950).
@@ -43,8 +42,8 @@ Pose decompose(const CameraMatrix& camera) {
   const Vector plus = sum(unit_x, unit_y);
   const Vector minus = sum(unit_x, scaled(unit_y, -1));
   const double shorter = std::min(length(plus), length(minus));
-  require(shorter > 1e-6, "camera", "first two rows that are not parallel",
-          "an angle of " + std::to_string(shorter) + " radians between them");
+  require(shorter > 1e-6, "camera", "first two rows that are not parallel", "an angle of ", shorter,
+          " radians between them");
   const double half = std::sqrt(0.5);
   const Vector p = scaled(plus, half / length(plus));
   const Vector m = scaled(minus, half / length(minus));

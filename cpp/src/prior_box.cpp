@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <string>
 
 #include "threedfa/nms.hpp"
 
@@ -23,20 +22,18 @@ Corners decode(const float* loc, const float* prior, BoxVariances variances) {
 }
 
 void require_rows(Span<const float> loc, Span<const float> priors, BoxVariances variances) {
-  require(loc.size() % 4 == 0, "loc", "rows of 4 values", std::to_string(loc.size()) + " values");
+  require(loc.size() % 4 == 0, "loc", "rows of 4 values", loc.size(), " values");
   require(priors.size() == loc.size(), "priors",
-          "one for each of the " + std::to_string(loc.size() / 4) +
-              " rows of loc; make them for the size of the network's input",
-          std::to_string(priors.size() / 4));
+          "one for each row of loc; make them for the size of the network's input",
+          priors.size() / 4, " for ", loc.size() / 4, " rows");
   require(std::isfinite(variances.center) && std::isfinite(variances.size), "variances",
-          "finite numbers",
-          std::to_string(variances.center) + " and " + std::to_string(variances.size));
+          "finite numbers", variances.center, " and ", variances.size);
 }
 
 std::size_t multiply(std::size_t a, std::size_t b) {
   require(b == 0 || a <= std::numeric_limits<std::size_t>::max() / b, "config",
-          "a number of priors that fits into memory; use larger steps or a smaller image",
-          std::to_string(a) + " times " + std::to_string(b));
+          "a number of priors that fits into memory; use larger steps or a smaller image", a,
+          " times ", b);
   return a * b;
 }
 
@@ -45,17 +42,17 @@ std::size_t cells(int length, int step) {
 }
 
 void validate(int height, int width, const PriorConfig& config) {
-  require(height >= 1 && width >= 1, "image size", "height and width of at least 1",
-          std::to_string(height) + " x " + std::to_string(width));
+  require(height >= 1 && width >= 1, "image size", "height and width of at least 1", height, " x ",
+          width);
   require(!config.levels.empty(), "config", "at least one level", "none");
   for (const PriorLevel& level : config.levels) {
-    require(level.step >= 1, "step", "1 pixel or more", std::to_string(level.step));
+    require(level.step >= 1, "step", "1 pixel or more", level.step);
     require(!level.sizes.empty(), "level", "at least one size", "none");
     for (const PriorSize& size : level.sizes) {
       require(std::isfinite(size.size) && size.size > 0, "size", "a finite number of pixels > 0",
-              std::to_string(size.size));
-      require(size.density >= 1, "density", "1 or more", std::to_string(size.density));
-      require(std::isfinite(size.offset), "offset", "a finite number", std::to_string(size.offset));
+              size.size);
+      require(size.density >= 1, "density", "1 or more", size.density);
+      require(std::isfinite(size.offset), "offset", "a finite number", size.offset);
     }
   }
 }
@@ -133,11 +130,10 @@ std::vector<Candidate> decode_candidates(Span<const float> loc, const float* sco
                                          double scale_x, double scale_y) {
   require_rows(loc, priors, variances);
   require(loc.empty() || scores != nullptr, "scores", "one for each row of loc", "none");
-  require(score_stride >= 1, "score_stride", "1 or more", std::to_string(score_stride));
+  require(score_stride >= 1, "score_stride", "1 or more", score_stride);
   require(!std::isnan(score_threshold), "score_threshold", "a number", "NaN");
   require(std::isfinite(scale_x) && std::isfinite(scale_y) && scale_x > 0 && scale_y > 0,
-          "scale_x, scale_y", "finite numbers > 0",
-          std::to_string(scale_x) + " and " + std::to_string(scale_y));
+          "scale_x, scale_y", "finite numbers > 0", scale_x, " and ", scale_y);
 
   std::vector<Candidate> candidates;
   for (std::size_t row = 0; row < loc.size() / 4; ++row) {
@@ -155,9 +151,8 @@ std::vector<Candidate> decode_candidates(Span<const float> loc, const float* sco
           std::isfinite(score) && std::isfinite(candidate.x1) && std::isfinite(candidate.y1) &&
           std::isfinite(candidate.x2) && std::isfinite(candidate.y2))) {
       require(false, "network output", "a finite score and box; check the network and its input",
-              "score " + std::to_string(score) + ", offsets " + std::to_string(loc[4 * row]) + " " +
-                  std::to_string(loc[4 * row + 1]) + " " + std::to_string(loc[4 * row + 2]) + " " +
-                  std::to_string(loc[4 * row + 3]) + " in row " + std::to_string(row));
+              "score ", score, ", offsets ", loc[4 * row], " ", loc[4 * row + 1], " ",
+              loc[4 * row + 2], " ", loc[4 * row + 3], " in row ", row);
     }
     candidates.push_back(candidate);
   }

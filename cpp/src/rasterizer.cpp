@@ -218,15 +218,12 @@ std::size_t require_buffers(const RasterBuffers& buffers) {
     return first >= 0 && size >= 0 && first <= kMost && size <= kMost - first;
   };
   if (!fits(buffers.top, buffers.height) || !fits(buffers.left, buffers.width)) {
-    require(false, "buffers", "left, top and sizes in 0.." + std::to_string(kMost),
-            std::to_string(buffers.height) + " x " + std::to_string(buffers.width) + " at (" +
-                std::to_string(buffers.left) + ", " + std::to_string(buffers.top) + ")");
+    require(false, "buffers", "left, top and sizes in 0.." + std::to_string(kMost), buffers.height,
+            " x ", buffers.width, " at (", buffers.left, ", ", buffers.top, ")");
   }
   const std::size_t pixels =
       static_cast<std::size_t>(buffers.height) * static_cast<std::size_t>(buffers.width);
-  if (pixels > kMostRasterPixels) {  // see PixelGrid
-    require(false, "buffers", "at most 2^30 pixels", std::to_string(pixels));
-  }
+  require(pixels <= kMostRasterPixels, "buffers", "at most 2^30 pixels", pixels);  // see PixelGrid
   require(pixels == 0 || buffers.depth != nullptr, "buffers", "a depth buffer", "null");
   return pixels;
 }
@@ -253,11 +250,11 @@ void rasterize(Span<const float> vertices, Span<const std::int32_t> triangles,
   constexpr std::size_t kMost = std::numeric_limits<std::int32_t>::max() / 3;
   if (triangle_count > kMost || vertex_count > kMost) {
     require(false, "mesh", "at most " + std::to_string(kMost) + " vertices and triangles",
-            std::to_string(vertex_count) + " and " + std::to_string(triangle_count));
+            vertex_count, " and ", triangle_count);
   }
   std::size_t attribute_count = 0;
   if (buffers.image != nullptr) {
-    require(channels > 0, "channels", "at least 1", std::to_string(channels));
+    require(channels > 0, "channels", "at least 1", channels);
     attribute_count = vertex_count * static_cast<std::size_t>(channels);
   }
   require_size("attributes", attribute_count, attributes.size());

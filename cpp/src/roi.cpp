@@ -30,8 +30,7 @@ bool is_finite(const Roi& roi) {
 
 Roi roi_from_box(double x1, double y1, double x2, double y2, const BoxRoiRule& rule) {
   require(std::isfinite(rule.scale) && rule.scale > 0 && std::isfinite(rule.shift_y), "rule",
-          "a finite scale > 0 and a finite shift_y",
-          std::to_string(rule.scale) + " and " + std::to_string(rule.shift_y));
+          "a finite scale > 0 and a finite shift_y", rule.scale, " and ", rule.shift_y);
   const double mean_side = (x2 - x1 + y2 - y1) / 2;  // also NaN or infinite if a corner is
   // Texts are written only where they are needed: they take longer than all else.
   if (!(std::isfinite(mean_side) && x2 > x1 && y2 > y1)) {
@@ -54,20 +53,17 @@ Roi roi_from_box(double x1, double y1, double x2, double y2, const BoxRoiRule& r
 }
 
 Roi roi_from_landmarks(Span<const float> points, int stride, double scale) {
-  require(stride >= 2, "stride", "2 or more (x and y)", std::to_string(stride));
-  require(std::isfinite(scale) && scale > 0, "scale", "a finite number > 0", std::to_string(scale));
+  require(stride >= 2, "stride", "2 or more (x and y)", stride);
+  require(std::isfinite(scale) && scale > 0, "scale", "a finite number > 0", scale);
   const std::size_t step = static_cast<std::size_t>(stride);
-  require(points.size() % step == 0 && points.size() / step >= 2, "points",
-          "two or more points of " + std::to_string(stride) + " values",
-          std::to_string(points.size()) + " values");
+  require(points.size() % step == 0 && points.size() / step >= 2, "points", "two or more points",
+          points.size(), " values, ", stride, " of them for each point");
 
   float min_x = points[0], max_x = points[0], min_y = points[1], max_y = points[1];
   for (std::size_t i = 0; i < points.size(); i += step) {
     const float x = points[i], y = points[i + 1];
     if (!(std::isfinite(x) && std::isfinite(y))) {
-      require(false, "points", "finite coordinates",
-              "x " + std::to_string(x) + ", y " + std::to_string(y) + " at point " +
-                  std::to_string(i / step));
+      require(false, "points", "finite coordinates", "x ", x, ", y ", y, " at point ", i / step);
     }
     min_x = std::min(min_x, x);
     max_x = std::max(max_x, x);
@@ -76,10 +72,10 @@ Roi roi_from_landmarks(Span<const float> points, int stride, double scale) {
   }
   const double left = min_x, right = max_x, top = min_y, bottom = max_y;
   const double longer_side = std::max(right - left, bottom - top);
-  require(longer_side > 0, "points", "points at two or more places",
-          "all at x " + std::to_string(left) + ", y " + std::to_string(top));
+  require(longer_side > 0, "points", "points at two or more places", "all at x ", left, ", y ",
+          top);
   const Roi roi = square((left + right) / 2, (top + bottom) / 2, scale * longer_side);
-  require(is_finite(roi), "scale", "a region of finite size", std::to_string(scale));
+  require(is_finite(roi), "scale", "a region of finite size", scale);
   return roi;
 }
 

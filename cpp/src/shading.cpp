@@ -39,7 +39,7 @@ void shade(Span<const float> vertices, Span<const float> normals, const Lighting
   const std::size_t count = require_vertices(vertices);
   require_size("normals", vertices.size(), normals.size());
   require_size("out", count, out.size());
-  require(lighting.shininess >= 1, "shininess", "at least 1", std::to_string(lighting.shininess));
+  require(lighting.shininess >= 1, "shininess", "at least 1", lighting.shininess);
   if (count == 0) {
     return;
   }

@@ -194,7 +194,7 @@ Subdivision::Subdivision(Span<const Index> triangles, std::size_t vertex_count)
   edges_ = mesh.edges;
   constexpr auto kMax = static_cast<std::size_t>(std::numeric_limits<Index>::max());
   require(dense_count() <= kMax, "triangles", "at most " + std::to_string(kMax) + " dense vertices",
-          std::to_string(dense_count()));
+          dense_count());
 
   std::vector<std::size_t> side_of(edges_.size() / 2);
   for (std::size_t s = mesh.sides.size(); s-- > 0;) side_of[mesh.sides[s].edge] = s;
@@ -241,7 +241,7 @@ void Subdivision::apply(Span<const float> base, Span<float> dense) const {
   if (base.size() % base_count_ != 0) {
     require(false, "base",
             "the same number of values for each of " + std::to_string(base_count_) + " vertices",
-            std::to_string(base.size()) + " values");
+            base.size(), " values");
   }
   const std::size_t channels = base.size() / base_count_;
   require_size("dense", dense_count() * channels, dense.size());

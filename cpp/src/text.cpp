@@ -177,7 +177,7 @@ template <class T>
 std::string rows(const Pattern& pattern, Span<const T> table) {
   const std::size_t columns = pattern.conversions.size();
   require(table.size() % columns == 0, "table", "rows of " + std::to_string(columns) + " numbers",
-          std::to_string(table.size()) + " numbers");
+          table.size(), " numbers");
   std::size_t longest = columns * kLongest + Literal::kShort;
   for (const Literal& literal : pattern.literals) longest += literal.text.size();
   // As long as rows of the first one's length and a little more would be, so that it seldom grows.

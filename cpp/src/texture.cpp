@@ -17,11 +17,9 @@ namespace threedfa {
 namespace {
 
 void require_image(const ImageView& image) {
-  if (image.data == nullptr || image.height < 1 || image.width < 1 || image.channels < 1) {
-    require(false, "image", "at least 1 x 1 pixels of at least 1 channel",
-            std::to_string(image.height) + " x " + std::to_string(image.width) + " x " +
-                std::to_string(image.channels));
-  }
+  require(image.data != nullptr && image.height >= 1 && image.width >= 1 && image.channels >= 1,
+          "image", "at least 1 x 1 pixels of at least 1 channel", image.height, " x ", image.width,
+          " x ", image.channels);
   require_row_stride("image.row_stride", image.height,
                      static_cast<std::ptrdiff_t>(image.width) * image.channels, image.row_stride);
 }
@@ -209,11 +207,11 @@ void sample_texel(const ImageView& image, float x, float y, const Footprint& sha
 void sample_bilinear(const ImageView& image, Span<const float> points, int stride,
                      Span<float> out) {
   require_image(image);
-  require(stride >= 2, "stride", "at least 2 (x and y)", std::to_string(stride));
+  require(stride >= 2, "stride", "at least 2 (x and y)", stride);
   const auto step = static_cast<std::size_t>(stride);
   if (points.size() % step != 0) {
-    require(false, "points", std::to_string(stride) + " numbers for each point",
-            std::to_string(points.size()) + " elements");
+    require(false, "points", std::to_string(stride) + " numbers for each point", points.size(),
+            " elements");
   }
   const std::size_t count = points.size() / step;
   const auto channels = static_cast<std::size_t>(image.channels);
@@ -231,11 +229,10 @@ void uv_texture(const ImageView& image, Span<const float> vertices, Span<const f
   require_image(image);
   const std::size_t count = require_vertices(vertices);
   require_size("uv", 2 * count, uv.size());
-  require(size > 0, "size", "at least 1", std::to_string(size));
+  require(size > 0, "size", "at least 1", size);
   const std::size_t pixels = static_cast<std::size_t>(size) * static_cast<std::size_t>(size);
   require(pixels <= kMostRasterPixels, "size",
-          "at most " + std::to_string(kMostRasterPixels) + " pixels in all",
-          std::to_string(size) + " x " + std::to_string(size));
+          "at most " + std::to_string(kMostRasterPixels) + " pixels in all", size, " x ", size);
   const auto channels = static_cast<std::size_t>(image.channels);
   require_size("out", pixels * channels, out.size());
 
@@ -279,7 +276,7 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
   require_triangles(triangles, count);
   require_finite("points", points);
   require_finite("occluders", occluders);
-  require(size > 0, "size", "at least 1", std::to_string(size));
+  require(size > 0, "size", "at least 1", size);
   const auto side = static_cast<std::size_t>(size);
   const auto channels = static_cast<std::size_t>(image.channels);
   require_size("colors", side * side * channels, colors.size());

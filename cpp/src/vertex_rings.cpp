@@ -1,7 +1,6 @@
 #include "threedfa/vertex_rings.hpp"
 
 #include <algorithm>
-#include <string>
 
 #include "triangle_indices.hpp"
 
@@ -108,8 +107,7 @@ struct Surroundings {
 VertexRings::VertexRings(Span<const Index> triangles, std::size_t vertex_count)
     : vertex_count_(vertex_count) {
   require_triangles(triangles, vertex_count);
-  require(vertex_count <= (std::size_t{1} << 30), "vertex_count", "at most 2^30",
-          std::to_string(vertex_count));
+  require(vertex_count <= (std::size_t{1} << 30), "vertex_count", "at most 2^30", vertex_count);
   const Surroundings around(triangles, vertex_count);
   Walker walker(vertex_count);
   struct Walk {

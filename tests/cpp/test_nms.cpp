@@ -228,7 +228,7 @@ TEST_CASE("nms: refuses what it cannot answer") {
   CHECK_THROWS_AS(nms(short_boxes, set.scores, 0.3), std::invalid_argument);
   const std::vector<float> one_score(1);
   CHECK_THROWS_WITH_AS(nms(set.boxes, one_score, 0.3),
-                       "boxes: expected 4 values for each of the 1 scores, got 8 values",
+                       "boxes: expected 4 values for each score, got 8 values for 1 scores",
                        std::invalid_argument);
   for (const double threshold : {-0.1, 1.1, std::numeric_limits<double>::quiet_NaN()}) {
     CHECK_THROWS_AS(nms(set.boxes, set.scores, threshold), std::invalid_argument);

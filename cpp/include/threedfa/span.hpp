@@ -39,23 +39,32 @@ class Span {
   std::size_t size_ = 0;
 };
 
-/// Throws std::invalid_argument "<name>: expected <expected>, got <actual>" unless `ok`.
-inline void require(bool ok, const char* name, const std::string& expected,
-                    const std::string& actual) {
-  if (!ok) {
-    throw std::invalid_argument(std::string(name) + ": expected " + expected + ", got " + actual);
-  }
+namespace detail {
+
+inline const char* text_of(const char* text) { return text; }
+inline const std::string& text_of(const std::string& text) { return text; }
+template <class Number, class = std::enable_if_t<std::is_arithmetic_v<Number>>>
+std::string text_of(Number number) {
+  return std::to_string(number);
 }
 
-/// The same without a string to be made where all is well.
-inline void require(bool ok, const char* name, const char* expected, const std::string& actual) {
-  if (!ok) require(false, name, std::string(expected), actual);
+}  // namespace detail
+
+/// Throws std::invalid_argument "<name>: expected <expected>, got <actual>" unless `ok`. What was
+/// found is given in parts, numbers among them, of which a text is made only where it is needed:
+/// that takes longer than most of what is checked.
+template <class Expected, class... Actual>
+void require(bool ok, const char* name, const Expected& expected, const Actual&... actual) {
+  if (ok) return;
+  std::string message = std::string(name) + ": expected " + expected + ", got ";
+  ((message += detail::text_of(actual)), ...);
+  throw std::invalid_argument(message);
 }
 
 /// Throws std::invalid_argument unless `actual == expected`.
 inline void require_size(const char* name, std::size_t expected, std::size_t actual) {
   if (actual == expected) return;
-  require(false, name, std::to_string(expected) + " elements", std::to_string(actual));
+  require(false, name, std::to_string(expected) + " elements", actual);
 }
 
 }  // namespace threedfa
