@@ -167,9 +167,13 @@ def whole_number(name: str, value: SupportsIndex) -> int:
     Raises:
         TypeError: for anything else, a bool among it.
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, SupportsIndex):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
-    return operator.index(value)
+    return number
 
 
 def check_side(name: str, value: SupportsIndex) -> int:
