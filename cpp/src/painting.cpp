@@ -70,10 +70,10 @@ void paint_mesh(const Canvas& canvas, Span<const float> vertices,
       const auto from = static_cast<std::size_t>(begin - depth);
       const auto run = static_cast<std::size_t>(end - begin);
       if (channels == 3) {
-        loops.to_bytes(color + 3 * from, 3 * run, out + 3 * from);
+        loops.to_bytes(color + 3 * from, 255.0f, 3 * run, out + 3 * from);
         continue;
       }
-      loops.to_bytes(color + from, run, workspace.row.data());
+      loops.to_bytes(color + from, 255.0f, run, workspace.row.data());
       for (std::size_t i = 0; i < run; ++i) {
         std::fill_n(out + 3 * (from + i), 3, workspace.row[i]);
       }

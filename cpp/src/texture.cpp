@@ -10,6 +10,7 @@
 #include "bounds.hpp"
 #include "channels.hpp"
 #include "row_stride.hpp"
+#include "simd/loops.hpp"
 #include "threedfa/rasterizer.hpp"
 #include "triangle_indices.hpp"
 
@@ -259,9 +260,7 @@ void uv_texture(const ImageView& image, Span<const float> vertices, Span<const f
   clear(buffers);
   rasterize(flat, triangles, colours, image.channels, buffers);
   // Truncated, as 3DDFA_V2 does.
-  std::transform(texture.begin(), texture.end(), out.begin(), [](float value) {
-    return static_cast<std::uint8_t>(std::clamp(value, 0.0f, 255.0f));
-  });
+  simd::loops().to_bytes(texture.data(), 1.0f, texture.size(), out.data());
 }
 
 void texture_map(const ImageView& image, Span<const float> points, Span<const float> normals,

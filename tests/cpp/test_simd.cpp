@@ -344,11 +344,16 @@ TEST_CASE("simd: every build turns values into the same bytes") {
     for (const std::size_t count :
          {std::size_t{0}, std::size_t{1}, std::size_t{47}, values.size()}) {
       std::vector<std::uint8_t> bytes(values.size(), 77);
-      other.to_bytes(values.data(), count, bytes.data());
+      other.to_bytes(values.data(), 255.0f, count, bytes.data());
       for (std::size_t i = 0; i < values.size(); ++i) {
         const float inside = std::min(std::max(values[i], 0.0f), 1.0f);
         const int byte = i < 8 ? expected[i] : static_cast<int>(inside * 255.0f);
         CHECK(bytes[i] == (i < count ? byte : 77));
+      }
+      other.to_bytes(values.data(), 300.0f, count, bytes.data());
+      for (std::size_t i = 8; i < values.size(); ++i) {
+        const float inside = std::min(std::max(values[i] * 300.0f, 0.0f), 255.0f);
+        CHECK(bytes[i] == (i < count ? static_cast<int>(inside) : 77));
       }
     }
   });

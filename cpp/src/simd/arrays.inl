@@ -27,9 +27,10 @@ std::uint32_t largest_index(const std::int32_t* indices, std::size_t count) {
   return largest;
 }
 
-void to_bytes(const float* __restrict values, std::size_t count, std::uint8_t* __restrict out) {
+void to_bytes(const float* __restrict values, float scale, std::size_t count,
+              std::uint8_t* __restrict out) {
   for (std::size_t i = 0; i < count; ++i) {
-    const float positive = values[i] > 0.0f ? values[i] * 255.0f : 0.0f;
+    const float positive = values[i] > 0.0f ? values[i] * scale : 0.0f;
     out[i] =
         static_cast<std::uint8_t>(static_cast<std::int32_t>(positive < 255.0f ? positive : 255.0f));
   }

@@ -182,8 +182,9 @@ struct Loops {
   /// The largest of indices taken as unsigned, which makes negative ones large; 0 of none.
   std::uint32_t (*largest_index)(const std::int32_t* indices, std::size_t count);
 
-  /// Values 0..1 as 0..255, rounded down; what is outside, or NaN, as the nearest, or 0.
-  void (*to_bytes)(const float* values, std::size_t count, std::uint8_t* out);
+  /// Values times `scale` as bytes, rounded down; what is outside 0..255, or NaN, as the nearest,
+  /// or 0.
+  void (*to_bytes)(const float* values, float scale, std::size_t count, std::uint8_t* out);
 
   /// Sets up `count` triangles from `first` on.
   void (*set_up_triangles)(const MeshView& mesh, std::size_t first, std::size_t count,
