@@ -4,6 +4,10 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -63,6 +67,26 @@ void sample(const ImageView& image, float px, float py, Channels channels, float
              w01 * static_cast<float>(above[right + c]) +
              w11 * static_cast<float>(below[right + c]);
   }
+}
+
+/// The image for the loop that samples many points, unless it is too large or too small for it.
+std::optional<simd::SampledImage> as_sampled(const ImageView& image) {
+  constexpr int kMostSide = simd::SampledImage::kMostSide;
+  if (image.height > kMostSide || image.width > kMostSide || image.channels > 4) return {};
+  const std::int64_t stride = image.row_stride, rows_before = image.height - 1;
+  const std::int64_t row = std::int64_t{image.width} * image.channels;
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  if (rows_before > 0 && std::abs(stride) > (kMost - row) / rows_before) return {};
+  const std::int64_t size = std::abs(stride) * rows_before + row;
+  if (size < 4 || size > kMost) return {};
+  const std::int64_t origin = stride < 0 ? -stride * rows_before : 0;
+  return simd::SampledImage{image.data - origin,
+                            static_cast<std::int32_t>(size),
+                            static_cast<std::int32_t>(origin),
+                            static_cast<std::int32_t>(rows_before > 0 ? stride : 0),
+                            image.height,
+                            image.width,
+                            image.channels};
 }
 
 /// The z-buffer of a mesh, as fine as asked for however large the mesh is in the picture.
@@ -218,6 +242,11 @@ void sample_bilinear(const ImageView& image, Span<const float> points, int strid
   const auto channels = static_cast<std::size_t>(image.channels);
   require_size("out", count * channels, out.size());
 
+  const auto sampled = as_sampled(image);
+  if (sampled && stride <= simd::SampledImage::kMostStride) {
+    simd::loops().sample_points(*sampled, points.data(), step, count, out.data());
+    return;
+  }
   with_channels(std::ptrdiff_t{image.channels}, [&](auto fixed) {
     for (std::size_t i = 0; i < count; ++i) {
       sample(image, points[i * step], points[i * step + 1], fixed, &out[i * channels]);

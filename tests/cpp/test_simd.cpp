@@ -11,6 +11,11 @@
 #include <utility>
 #include <vector>
 
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 #include "simd/loops.hpp"
 #include "simd/triangle.hpp"
 
@@ -26,6 +31,40 @@ std::vector<float> random_floats(std::size_t count, float low, float high) {
   for (float& value : values) value = pick(generator);
   return values;
 }
+
+/// A copy of bytes; where the system can do it, a page that must not be read follows them: the
+/// address sanitizer does not see what gathers read.
+class GuardedBytes {
+ public:
+#if __has_include(<sys/mman.h>)
+  explicit GuardedBytes(const std::vector<std::uint8_t>& bytes)
+      : page_(static_cast<std::size_t>(sysconf(_SC_PAGESIZE))),
+        size_((bytes.size() + page_ - 1) / page_ * page_) {
+    void* const memory =
+        mmap(nullptr, size_ + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(memory != MAP_FAILED);
+    begin_ = static_cast<std::uint8_t*>(memory);
+    REQUIRE(mprotect(begin_ + size_, page_, PROT_NONE) == 0);
+    data_ = std::copy(bytes.begin(), bytes.end(), begin_ + (size_ - bytes.size())) - bytes.size();
+  }
+  ~GuardedBytes() { munmap(begin_, size_ + page_); }
+  GuardedBytes(const GuardedBytes&) = delete;
+  GuardedBytes& operator=(const GuardedBytes&) = delete;
+
+  const std::uint8_t* data() const { return data_; }
+
+ private:
+  std::size_t page_, size_;
+  std::uint8_t *begin_, *data_;
+#else
+  explicit GuardedBytes(const std::vector<std::uint8_t>& bytes) : bytes_(bytes) {}
+
+  const std::uint8_t* data() const { return bytes_.data(); }
+
+ private:
+  std::vector<std::uint8_t> bytes_;
+#endif
+};
 
 /// Calls `check(scalar, other)` with each build that this machine can run.
 template <class Check>
@@ -585,6 +624,58 @@ TEST_CASE("simd: every build resamples to the same sums") {
       std::vector<std::int16_t> found(3 * count);
       other.resample_planes(row.data(), places.data(), weights.data(), count, found.data());
       CHECK(expected == found);
+    });
+  }
+}
+
+TEST_CASE("simd: every build samples an image to the same bits and reads no byte beyond it") {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (int round = 0; round < 200; ++round) {
+    const auto pick = [](int least, int most) {
+      return least + static_cast<int>(generator() % static_cast<unsigned>(most - least + 1));
+    };
+    const int channels = pick(1, 4), height = pick(1, 9), width = pick(4, 20);
+    const std::ptrdiff_t row = std::ptrdiff_t{width} * channels, stride = row + pick(0, 5);
+    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(stride * (height - 1) + row));
+    for (auto& byte : bytes) byte = static_cast<std::uint8_t>(generator());
+    const bool flipped = round % 3 == 0;  // the last row first in memory
+    const auto origin = static_cast<std::int32_t>(flipped ? stride * (height - 1) : 0);
+    const SampledImage image{bytes.data(), static_cast<std::int32_t>(bytes.size()),
+                             origin,       static_cast<std::int32_t>(flipped ? -stride : stride),
+                             height,       width,
+                             channels};
+    const std::size_t count = generator() % 50, step = 2 + generator() % 3;
+    auto points = random_floats(count * step, -3, 22);
+    points.resize(points.size() - std::min(points.size(), step - 2));  // ends with the last y
+    for (const float odd : {kNan, kInfinity, -kInfinity, -0.0f, 3e38f}) {
+      if (round % 2 == 0 && !points.empty()) points[generator() % points.size()] = odd;
+    }
+    std::vector<float> expected;
+    const auto place = [](float position, int size) {
+      return position > 0 ? std::min(position, static_cast<float>(size - 1)) : 0.0f;
+    };
+    for (std::size_t i = 0; i < count; ++i) {
+      const float x = place(points[i * step], width), y = place(points[i * step + 1], height);
+      const int left = static_cast<int>(x), right = std::min(left + 1, width - 1);
+      const int top = static_cast<int>(y), bottom = std::min(top + 1, height - 1);
+      const float right_share = x - static_cast<float>(left);
+      const float lower_share = y - static_cast<float>(top);
+      for (int c = 0; c < channels; ++c) {
+        const auto pixel = [&](int at_y, int at_x) {
+          const std::ptrdiff_t at = at_y * std::ptrdiff_t{image.row_stride} + at_x * channels + c;
+          return static_cast<float>(bytes[static_cast<std::size_t>(origin + at)]);
+        };
+        expected.push_back((1 - right_share) * (1 - lower_share) * pixel(top, left) +
+                           (1 - right_share) * lower_share * pixel(bottom, left) +
+                           right_share * (1 - lower_share) * pixel(top, right) +
+                           right_share * lower_share * pixel(bottom, right));
+      }
+    }
+    for_each_build([&](const Loops&, const Loops& other) {
+      std::vector<float> samples(expected.size(), -1.0f);
+      other.sample_points(image, points.data(), step, count, samples.data());
+      CHECK(samples == expected);
     });
   }
 }

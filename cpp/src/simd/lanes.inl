@@ -18,9 +18,11 @@ constexpr std::int32_t kLanes = 1;
 // Vectors of GCC and Clang: operators work lane by lane, also with a number on one side.
 using Floats = float __attribute__((vector_size(4 * kLanes)));
 using Ints = std::int32_t __attribute__((vector_size(4 * kLanes)));
+using Words = std::uint32_t __attribute__((vector_size(4 * kLanes)));
 #else
 using Floats = float;
 using Ints = std::int32_t;
+using Words = std::uint32_t;
 #endif
 #ifndef THREEDFA_SIMD_AVX512
 using Mask = Ints;  ///< all bits of a lane; of a single one the lowest
@@ -160,6 +162,47 @@ constexpr LaneLists lane_lists() {
 }
 constexpr LaneLists kLaneLists = lane_lists();
 #endif
+
+/// The four bytes, lowest first, from each of these offsets on.
+THREEDFA_SIMD_INLINE Words gathered(const std::uint8_t* bytes, Ints offsets) {
+#if defined(THREEDFA_SIMD_AVX512)
+  return reinterpret_cast<Words>(
+      _mm512_i32gather_epi32(reinterpret_cast<__m512i>(offsets), bytes, 1));
+#elif defined(THREEDFA_SIMD_AVX2)
+  return reinterpret_cast<Words>(_mm256_i32gather_epi32(reinterpret_cast<const int*>(bytes),
+                                                        reinterpret_cast<__m256i>(offsets), 1));
+#else
+  std::int32_t from[kLanes];
+  std::uint32_t each[kLanes];
+  store(from, offsets);
+  for (std::int32_t lane = 0; lane < kLanes; ++lane) {
+    memcpy(&each[lane], bytes + from[lane], sizeof each[lane]);
+  }
+  Words words;
+  memcpy(&words, each, sizeof words);
+  return words;
+#endif
+}
+
+THREEDFA_SIMD_INLINE Floats as_floats(Words words) {
+  Floats floats;
+  memcpy(&floats, &words, sizeof floats);
+  return floats;
+}
+
+THREEDFA_SIMD_INLINE Words to_words(Ints values) {
+  Words words;
+  memcpy(&words, &values, sizeof words);
+  return words;
+}
+
+/// The lowest bytes as numbers.
+THREEDFA_SIMD_INLINE Floats low_byte(Words words) {
+  const Words bytes = words & 255;
+  Ints values;
+  memcpy(&values, &bytes, sizeof values);
+  return to_floats(values);
+}
 
 /// Writes first + lane for each lane that is set, and up to fifteen numbers behind them; returns
 /// how many are set. Without a branch: that cannot be foretold.

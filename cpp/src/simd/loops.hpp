@@ -94,6 +94,17 @@ struct Attributes {
   std::size_t channels;
 };
 
+/// An image of one to four channels in which int32 counts the bytes, four or more.
+struct SampledImage {
+  static constexpr int kMostSide = 1 << 24;    ///< float32 has every whole number up to there
+  static constexpr int kMostStride = 1 << 16;  ///< of points
+  const std::uint8_t* bytes;                   ///< lowest address
+  std::int32_t size;                           ///< bytes from there to the end
+  std::int32_t origin;                         ///< byte of pixel (0, 0)
+  std::int32_t row_stride;                     ///< bytes from one row to the next; may be negative
+  std::int32_t height, width, channels;
+};
+
 struct Triangle;
 
 /// One build of the loops. All builds come from the same source (loops.inl) without fused
@@ -209,6 +220,11 @@ struct Loops {
   /// Writes the attributes that `count` places of the list show to their pixels of the image.
   void (*paint_attributes)(const FragmentList& list, const std::int32_t* places, std::size_t count,
                            const Attributes& attributes, float* image);
+
+  /// Bilinear samples at `count` points, x y first of `stride` floats each, clamped to the image;
+  /// a float for each channel. NaN counts as 0.
+  void (*sample_points)(const SampledImage& image, const float* points, std::size_t stride,
+                        std::size_t count, float* out);
 };
 
 /// The plain build, which reads nothing that it does not need.

@@ -48,6 +48,7 @@ namespace {
 #include "normals.inl"
 #include "rasterizer.inl"
 #include "shading.inl"
+#include "texture.inl"
 
 }  // namespace
 
@@ -58,6 +59,7 @@ const Loops THREEDFA_SIMD_LOOPS = {
     normalize_grey,     resample_grey,    blend_grey,         scatter_areas,
     walk_areas,         unit_vectors,     unit_float_vectors, shade,
     find_bounds,        largest_index,    to_bytes,           set_up_triangles,
-    cover_small,        cover_medium,     cover_row,          paint_attributes};
+    cover_small,        cover_medium,     cover_row,          paint_attributes,
+    sample_points};
 
 }  // namespace threedfa::simd
