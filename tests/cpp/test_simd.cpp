@@ -641,9 +641,10 @@ TEST_CASE("simd: every build samples an image to the same bits and reads no byte
     for (auto& byte : bytes) byte = static_cast<std::uint8_t>(generator());
     const bool flipped = round % 3 == 0;  // the last row first in memory
     const auto origin = static_cast<std::int32_t>(flipped ? stride * (height - 1) : 0);
-    const SampledImage image{bytes.data(), static_cast<std::int32_t>(bytes.size()),
-                             origin,       static_cast<std::int32_t>(flipped ? -stride : stride),
-                             height,       width,
+    const GuardedBytes guarded(bytes);
+    const SampledImage image{guarded.data(), static_cast<std::int32_t>(bytes.size()),
+                             origin,         static_cast<std::int32_t>(flipped ? -stride : stride),
+                             height,         width,
                              channels};
     const std::size_t count = generator() % 50, step = 2 + generator() % 3;
     auto points = random_floats(count * step, -3, 22);
