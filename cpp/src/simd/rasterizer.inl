@@ -54,20 +54,28 @@ THREEDFA_SIMD_INLINE Corners corners_of(const MeshView& mesh, const std::int32_t
 }
 #endif
 
-/// Pixel centres of the triangles along an axis, from the first to the last in first..last, and how
+/// The first and the last pixel of the window along an axis, and those outside next to them.
+struct Limits {
+  Floats before, first, last, behind;
+};
+
+THREEDFA_SIMD_INLINE Limits limits_of(std::int32_t first, std::int32_t last) {
+  const auto begin = static_cast<float>(first), end = static_cast<float>(last);
+  return {every(begin - 1.0f), every(begin), every(end), every(end + 1.0f)};
+}
+
+/// Pixel centres of the triangles along an axis, from the first to the last in the window, and how
 /// far apart the corners are.
 struct Extent {
   Ints first, last;
   Floats size;
 };
 
-THREEDFA_SIMD_INLINE Extent extent_of(Floats a, Floats b, Floats c, std::int32_t first,
-                                      std::int32_t last) {
+THREEDFA_SIMD_INLINE Extent extent_of(Floats a, Floats b, Floats c, const Limits& limits) {
   const Floats low = minimum(minimum(a, b), c), high = maximum(maximum(a, b), c);
-  const auto begin = static_cast<float>(first), end = static_cast<float>(last);
   // Clipped while they are floating point, so that they fit an int; of NaN nothing is left.
-  return {ceiling(minimum(maximum(low, every(begin)), every(end + 1.0f))),
-          flooring(minimum(maximum(high, every(begin - 1.0f)), every(end))), high - low};
+  return {ceiling(minimum(maximum(low, limits.first), limits.behind)),
+          flooring(minimum(maximum(high, limits.before), limits.last)), high - low};
 }
 
 void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count,
@@ -79,27 +87,29 @@ void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count
   constexpr float kMostError = 1.0f / (1 << 13);
   const std::int32_t* triangles = mesh.triangles + 3 * first;
   const auto end = static_cast<std::int32_t>(count);
+  const Limits limits_x = limits_of(window.left, window.right);
+  const Limits limits_y = limits_of(window.top, window.bottom);
   batch.other_count = 0;
   for (std::int32_t begin = 0; begin < end; begin += kLanes, triangles += 3 * kLanes) {
     Corners corner[3];
-    bool whole = false;
 #ifdef THREEDFA_SIMD_AVX2
-    if (end - begin >= kLanes) {
-      const Ints last = every(mesh.last);
-      whole =
-          !any(either(either(equal(load(triangles), last), equal(load(triangles + kLanes), last)),
-                      equal(load(triangles + 2 * kLanes), last)));
-    }
-    if (whole) {
-      for (std::int32_t k = 0; k < 3; ++k) corner[k] = corners_of(mesh, triangles, k);
-    }
+    const Ints last = every(mesh.last);
+    if (end - begin >= kLanes &&
+        !any(either(either(equal(load(triangles), last), equal(load(triangles + kLanes), last)),
+                    equal(load(triangles + 2 * kLanes), last)))) {
+      corner[0] = corners_of(mesh, triangles, 0);
+      corner[1] = corners_of(mesh, triangles, 1);
+      corner[2] = corners_of(mesh, triangles, 2);
+    } else
 #endif
-    if (!whole) {
-      for (std::int32_t k = 0; k < 3; ++k) corner[k] = corners_of(mesh, triangles, end - begin, k);
+    {
+      corner[0] = corners_of(mesh, triangles, end - begin, 0);
+      corner[1] = corners_of(mesh, triangles, end - begin, 1);
+      corner[2] = corners_of(mesh, triangles, end - begin, 2);
     }
     const Floats x = corner[0].x, y = corner[0].y, z = corner[0].z;
-    const Extent across = extent_of(x, corner[1].x, corner[2].x, window.left, window.right);
-    const Extent downwards = extent_of(y, corner[1].y, corner[2].y, window.top, window.bottom);
+    const Extent across = extent_of(x, corner[1].x, corner[2].x, limits_x);
+    const Extent downwards = extent_of(y, corner[1].y, corner[2].y, limits_y);
     const Ints columns = across.last - across.first, rows = downwards.last - downwards.first;
     const Mask given = but_not(less(numbered(begin), every(end)), less(columns | rows, Ints{}));
     if (!any(given)) {
