@@ -86,13 +86,13 @@ class Painter {
   void paint_batch(std::size_t first, std::size_t count) {
     loops_.set_up_triangles(mesh_, first, count, window_, grid_, batch_);
     // Successive triangles are covered together as far as their pixels fit the list.
-    constexpr std::size_t kRoom = simd::FragmentList::kMost - kMostSmall;
+    const std::size_t room = simd::FragmentList::kMost - small_places();
     std::size_t begin = 0, other = 0, places = 0;
     for (std::size_t k = 0; k < batch_.other_count; ++k) {
       const auto slot = static_cast<std::size_t>(batch_.others[k]);
       const bool large = batch_.kind[slot] == simd::TriangleBatch::kLarge;
       const std::size_t more = large ? 0 : places_of(slot);
-      if (large || places + more > kRoom) {
+      if (large || places + more > room) {
         cover(begin, slot, other, k, places);
         begin = slot;
         other = k;
@@ -108,7 +108,10 @@ class Painter {
     cover(begin, count, other, batch_.other_count, places);
   }
 
-  /// How many places of the list a triangle of middle size takes.
+  /// How many places of the list the small triangles of a batch take.
+  std::size_t small_places() const { return batch_.any_small ? kMostSmall : 0; }
+
+  /// How many places a triangle of middle size takes.
   std::size_t places_of(std::size_t slot) const {
     return 16 *
            static_cast<std::size_t>((batch_.columns[slot] / 4 + 1) * (batch_.rows[slot] / 4 + 1));
@@ -118,8 +121,8 @@ class Painter {
   /// others `other` to `other_end` - 1, which take `places`.
   void cover(std::size_t begin, std::size_t end, std::size_t other, std::size_t other_end,
              std::size_t places) {
-    if (list_.size + kMostSmall + places > simd::FragmentList::kMost) paint_list();
-    loops_.cover_small(batch_, begin, end, grid_, list_);
+    if (list_.size + small_places() + places > simd::FragmentList::kMost) paint_list();
+    if (batch_.any_small) loops_.cover_small(batch_, begin, end, grid_, list_);
     loops_.cover_medium(batch_, batch_.others + other, other_end - other, grid_, list_);
   }
 
@@ -139,15 +142,14 @@ class Painter {
       if (buffers.barycentric != nullptr) prefetch(buffers.barycentric + 3 * pixel);
       shown[count++] = place;
     }
-    for (std::size_t k = 0; buffers.triangle != nullptr && k < count; ++k) {
-      buffers.triangle[list_.pixel[shown[k]]] = list_.triangle[shown[k]];
-    }
-    for (std::size_t k = 0; buffers.barycentric != nullptr && k < count; ++k) {
+    const bool more = buffers.triangle != nullptr || buffers.barycentric != nullptr;
+    for (std::size_t k = 0; more && k < count; ++k) {
       const std::int32_t place = shown[k];
-      float* const weights = buffers.barycentric + 3 * static_cast<std::size_t>(list_.pixel[place]);
-      for (std::size_t corner = 0; corner < 3; ++corner) {
-        weights[corner] = list_.weights[corner][place];
-      }
+      const auto pixel = static_cast<std::size_t>(list_.pixel[place]);
+      const float weights[] = {list_.weights[0][place], list_.weights[1][place],
+                               list_.weights[2][place]};
+      if (buffers.triangle != nullptr) buffers.triangle[pixel] = list_.triangle[place];
+      if (buffers.barycentric != nullptr) std::copy_n(weights, 3, buffers.barycentric + 3 * pixel);
     }
     if (buffers.image != nullptr) {
       loops_.paint_attributes(list_, shown, count, mesh_.attributes, buffers.image);

@@ -72,6 +72,7 @@ struct TriangleBatch {
   alignas(64) float weight[2][kMost], along[2][kMost], down[2][kMost];
   alignas(64) float inside[kMost], outside[kMost];  ///< bounds; infinite or NaN if nothing is sure
   alignas(64) float z[kMost], rise[2][kMost];  ///< depth of corner 0, and what 1 and 2 add to it
+  bool any_small;
   std::size_t other_count;
   alignas(64) std::int32_t others[kMost + 16];  ///< which triangles are medium or large
 };

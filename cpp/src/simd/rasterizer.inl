@@ -89,6 +89,7 @@ void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count
   const auto end = static_cast<std::int32_t>(count);
   const Limits limits_x = limits_of(window.left, window.right);
   const Limits limits_y = limits_of(window.top, window.bottom);
+  batch.any_small = false;
   batch.other_count = 0;
   for (std::int32_t begin = 0; begin < end; begin += kLanes, triangles += 3 * kLanes) {
     Corners corner[3];
@@ -122,6 +123,7 @@ void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count
     const Ints kind = select(few, every(TriangleBatch::kMedium), every(TriangleBatch::kLarge));
     store(batch.kind + begin,
           select(given, select(small, every(TriangleBatch::kSmall), kind), Ints{}));
+    batch.any_small |= any(small);
     batch.other_count += list_set(but_not(given, small), begin, batch.others + batch.other_count);
     store(batch.triangle + begin, numbered(static_cast<std::int32_t>(first) + begin));
     store(batch.left + begin, across.first);
