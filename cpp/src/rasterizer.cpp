@@ -69,6 +69,9 @@ class Painter {
  private:
   static constexpr std::size_t kBatch = simd::TriangleBatch::kMost;
   static constexpr std::size_t kMostSmall = 16 * kBatch;  // places that small ones take
+  static constexpr std::size_t kMostMedium =
+      simd::TriangleBatch::kMostPixels * simd::TriangleBatch::kMostPixels;
+  static_assert(kMostSmall + kMostMedium <= simd::FragmentList::kMost);
 
   const std::int32_t* corners_of(std::int32_t triangle) const {
     return mesh_.triangles + 3 * static_cast<std::size_t>(triangle);
@@ -132,11 +135,17 @@ class Painter {
     const RasterBuffers buffers = buffers_;  // which nothing below can change
     std::int32_t* const shown = list_.inside;
     std::size_t count = 0;
+    std::size_t seen = 0;      // how many of those shown `latest` knows
+    std::int32_t latest = -1;  // triangle among them
     for (std::size_t k = 0; k < list_.inside_count; ++k) {
       const std::int32_t place = list_.inside[k];
       const auto pixel = static_cast<std::size_t>(list_.pixel[place]);
       const float depth = list_.depth[place], there = buffers.depth[pixel];
-      if (!(depth > there) && !(depth == there && paints_over(place, count))) continue;
+      if (!(depth > there)) {
+        if (depth != there) continue;
+        for (; seen < count; ++seen) latest = std::max(latest, list_.triangle[shown[seen]]);
+        if (list_.triangle[place] > latest || !paints_over(place, count)) continue;
+      }
       buffers.depth[pixel] = depth;
       if (buffers.triangle != nullptr) prefetch(buffers.triangle + pixel);
       if (buffers.barycentric != nullptr) prefetch(buffers.barycentric + 3 * pixel);
@@ -197,7 +206,7 @@ class Painter {
       for (const simd::Edge& edge : triangle.edges) {
         narrow(edge, simd::value_in_row(edge, y), first, last);
       }
-      constexpr int kMost = 64;
+      constexpr std::int32_t kMost = simd::FragmentList::kMostInRow;
       for (int x = first; x <= last; x += kMost) {
         if (list_.size + kMost > simd::FragmentList::kMost) paint_list();
         loops_.cover_row(triangle, number, y, x, std::min(kMost, last - x + 1), grid_, list_);
@@ -210,7 +219,7 @@ class Painter {
   const simd::PixelWindow window_;
   const simd::PixelGrid grid_;
   const simd::Loops& loops_ = simd::loops();
-  simd::TriangleBatch batch_{};  // what was never set up is looked at, too, and ignored
+  simd::TriangleBatch batch_;
   simd::FragmentList list_;
 };
 

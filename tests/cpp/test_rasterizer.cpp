@@ -130,6 +130,25 @@ void random_soup(std::mt19937& random, int count, int size, Vertices& vertices,
   }
 }
 
+/// Draws all at once and one after the other.
+void check_as_alone(const Vertices& vertices, const Triangles& triangles, int size) {
+  const Picture together = drawn(vertices, triangles, size, size);
+  Picture expected(size, size);
+  for (std::size_t t = 0; t < triangles.size(); t += 3) {
+    const Picture one =
+        drawn(vertices, {triangles[t], triangles[t + 1], triangles[t + 2]}, size, size);
+    for (std::size_t i = 0; i < one.pixels(); ++i) {
+      if (!(one.depth[i] > expected.depth[i])) continue;
+      expected.depth[i] = one.depth[i];
+      expected.triangle[i] = static_cast<std::int32_t>(t / 3);
+      std::copy_n(&one.barycentric[3 * i], 3, &expected.barycentric[3 * i]);
+    }
+  }
+  CHECK(together.triangle == expected.triangle);
+  CHECK(together.depth == expected.depth);
+  CHECK(together.barycentric == expected.barycentric);
+}
+
 }  // namespace
 
 TEST_CASE("rasterizer: a right triangle covers its left and top edges, not the diagonal") {
@@ -307,21 +326,104 @@ TEST_CASE("rasterizer: a soup looks as if each triangle were drawn alone, one af
     for (std::size_t k = 2; k < vertices.size(); k += 3) {
       vertices[k] = round % 3 == 0 ? 1.0f : float(random() % 3);
     }
-    const Picture together = drawn(vertices, triangles, size, size);
-    Picture expected(size, size);
-    for (std::size_t t = 0; t < triangles.size(); t += 3) {
-      const Picture one =
-          drawn(vertices, {triangles[t], triangles[t + 1], triangles[t + 2]}, size, size);
-      for (std::size_t i = 0; i < one.pixels(); ++i) {
-        if (!(one.depth[i] > expected.depth[i])) continue;
-        expected.depth[i] = one.depth[i];
-        expected.triangle[i] = static_cast<std::int32_t>(t / 3);
-        std::copy_n(&one.barycentric[3 * i], 3, &expected.barycentric[3 * i]);
+    check_as_alone(vertices, triangles, size);
+  }
+}
+
+TEST_CASE("rasterizer: a list as full as it can get looks no different") {
+  std::mt19937 random(13);
+  for (int round = 0; round < 120; ++round) {
+    Vertices vertices;
+    Triangles triangles;
+    // In a box of so many pixels. Of what is infinitely far away no pixel is sure; each takes a
+    // place and is not drawn.
+    const auto add = [&](int width, int height, bool far) {
+      const float x = static_cast<float>(random() % 40) + 0.75f;
+      const float y = static_cast<float>(random() % 40) + 0.75f;
+      const float z = far ? -kInfinity : static_cast<float>(random() % 3);
+      vertices.insert(vertices.end(), {x, y, z, x + static_cast<float>(width) - 0.5f, y, z, x,
+                                       y + static_cast<float>(height) - 0.5f, z});
+      for (int k = 0; k < 3; ++k) triangles.push_back(static_cast<std::int32_t>(triangles.size()));
+    };
+    // Two large triangles at the head of each batch take as many places as they have pixels; then
+    // all are small, or one of middle size is among so many.
+    const int every = round % 3 == 0 ? 1000 : 2 + static_cast<int>(random() % 62);
+    const int width = round % 2 == 0 ? 16 : 5 + static_cast<int>(random() % 12);
+    const int height = round % 2 == 0 ? 16 : 5 + static_cast<int>(random() % 12);
+    for (int i = 0; i < 192; ++i) {
+      if (i % 64 < 2) {
+        add(30, 20 + static_cast<int>(random() % 20), false);
+      } else if (i % every == every - 1) {
+        add(width, height, random() % 8 != 0);
+      } else {
+        add(4, 4, random() % 8 != 0);
       }
     }
-    CHECK(together.triangle == expected.triangle);
-    CHECK(together.depth == expected.depth);
-    CHECK(together.barycentric == expected.barycentric);
+    check_as_alone(vertices, triangles, 64);
+  }
+}
+
+TEST_CASE("rasterizer: of three equals of different sizes the first stays") {
+  Vertices vertices;
+  for (const float size : {3.0f, 9.0f, 3.0f}) {
+    const float z = vertices.empty() ? 0.0f : 1.0f;  // the first one is behind
+    vertices.insert(vertices.end(), {0, 0, z, size, 0, z, 0, size, z});
+  }
+  CHECK(drawn(vertices, {0, 1, 2, 3, 4, 5, 6, 7, 8}, 9, 9).triangle[10] == 1);
+}
+
+TEST_CASE("rasterizer: depth and weights of slivers agree") {
+  std::mt19937 random(3);
+  std::size_t count = 0;
+  for (int round = 0; round < 3000; ++round) {
+    const auto at = static_cast<float>(random() % 20), size = static_cast<float>(1 + random() % 11);
+    const float width = std::ldexp(1.0f, -4 - static_cast<int>(random() % 19));
+    const Vertices vertices{
+        at, at, 1, at + size, at + size + width, 2, at + size / 2, at + size / 2 - width, 3};
+    const Picture picture = drawn(vertices, {0, 1, 2}, 32, 32);
+    for (std::size_t i = 0; i < picture.pixels(); ++i) {
+      if (picture.triangle[i] < 0) continue;
+      ++count;
+      const float* const w = &picture.barycentric[3 * i];
+      CHECK(std::abs(w[0] + 2 * w[1] + 3 * w[2] - picture.depth[i]) < 1e-5f);
+    }
+  }
+  CHECK(count > 1000);
+}
+
+TEST_CASE("rasterizer: a window has the bits of the whole picture, whatever the triangles' size") {
+  std::mt19937 random(4);
+  for (int round = 0; round < 60; ++round) {
+    Vertices vertices;
+    Triangles triangles;
+    random_soup(random, 60, 12, vertices, triangles);
+    // Pixels' centres on edges, or coordinates that are no binary fractions, of all sizes.
+    const float size = std::ldexp(1.0f, round % 6 - 4);
+    for (std::size_t i = 0; i < vertices.size(); ++i) {
+      if (i % 3 == 2) continue;
+      if (round % 2 == 0) {
+        vertices[i] = std::round(vertices[i]) + 9;
+      } else {
+        const float corner = vertices[i / 9 * 9 + i % 3];
+        vertices[i] =
+            i % 9 < 3 ? corner / 0.7f + 9 : corner + size * std::remainder(vertices[i], 9.0f);
+      }
+    }
+    const Picture whole = drawn(vertices, triangles, 40, 40);
+    Picture part(13, 17);
+    RasterBuffers buffers = part.buffers();
+    buffers.left = 6;
+    buffers.top = 11;
+    draw(vertices, triangles, buffers);
+    for (int y = 0; y < part.height; ++y) {
+      for (int x = 0; x < part.width; ++x) {
+        const std::size_t at = part.pixel(x, y), there = whole.pixel(x + 6, y + 11);
+        CHECK(part.triangle[at] == whole.triangle[there]);
+        CHECK(part.depth[at] == whole.depth[there]);
+        CHECK(std::equal(&part.barycentric[3 * at], &part.barycentric[3 * at] + 3,
+                         &whole.barycentric[3 * there]));
+      }
+    }
   }
 }
 
@@ -496,6 +598,14 @@ TEST_CASE("rasterizer: triangles without area, or not finite, draw nothing") {
       CHECK(p.triangle == empty.triangle);
       CHECK(p.depth == empty.depth);
     }
+  }
+}
+
+TEST_CASE("rasterizer: depths whose difference float does not hold draw nothing") {
+  for (const float size : {3.0f, 9.0f, 30.0f}) {
+    const Vertices vertices{0, 0, -3e38f, size, 0, 3e38f, 0, size, 3e38f};
+    CHECK(drawn(vertices, {0, 1, 2}, 40, 40).triangle == Picture(40, 40).triangle);
+    CHECK(drawn(vertices, {1, 2, 0}, 40, 40).triangle == Picture(40, 40).triangle);
   }
 }
 

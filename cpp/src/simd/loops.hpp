@@ -46,20 +46,19 @@ struct PixelWindow {
   std::int32_t left, right, top, bottom;
 };
 
-/// Numbers of pixels: (row - top) * width + column - left. Three rows below the last one of a
-/// picture they fit an int.
+/// Numbers of pixels: (row - top) * width + column - left. Seven rows below the last one of a
+/// picture, where nothing is painted, they still fit an int.
 struct PixelGrid {
   std::int32_t left, top, width;
 };
 
-/// Successive triangles, set up to be tested at pixels in single precision. `x` columns and `y`
-/// rows from the first pixel of a triangle's box, its weights 1 and 2 are weight[k] + (along[k] * x
-/// + down[k] * y), all rounded; weight 0 is what they leave of 1. A pixel is inside where all three
-/// are above one bound, outside where one is below another; in between only exact arithmetic can
-/// tell.
+/// Successive triangles, set up to be tested at pixels in single precision. A triangle's weights 1
+/// and 2 at column `c` and row `r` are along[k] * (c - x) + down[k] * (r - y), all rounded; weight
+/// 0 is what they leave of 1. A pixel is inside where all three are above one bound, outside where
+/// one is below another; in between only exact arithmetic can tell.
 struct TriangleBatch {
   static constexpr std::size_t kMost = 64;
-  static constexpr int kMostPixels = 16;  ///< wide and high; from there on roundings are too many
+  static constexpr int kMostPixels = 16;  ///< wide and high; more of them would not fit the list
   /// What a triangle's box holds: nothing to be drawn, at most four columns and rows of pixels,
   /// more of them, or so many that single precision will not do.
   enum Kind : std::int32_t { kEmpty, kSmall, kMedium, kLarge };
@@ -69,7 +68,8 @@ struct TriangleBatch {
   /// last ones; below zero if there are none. With NaN among the corners, some of the window's.
   alignas(64) std::int32_t left[kMost], top[kMost], columns[kMost], rows[kMost];
   alignas(64) std::int32_t pixel[kMost];  ///< number of the first one
-  alignas(64) float weight[2][kMost], along[2][kMost], down[2][kMost];
+  alignas(64) float x[kMost], y[kMost];   ///< of corner 0
+  alignas(64) float along[2][kMost], down[2][kMost];
   alignas(64) float inside[kMost], outside[kMost];  ///< bounds; infinite or NaN if nothing is sure
   alignas(64) float z[kMost], rise[2][kMost];  ///< depth of corner 0, and what 1 and 2 add to it
   bool any_small;
@@ -81,6 +81,7 @@ struct TriangleBatch {
 /// only exact arithmetic can tell, they are unsure.
 struct FragmentList {
   static constexpr std::size_t kMost = 1536;
+  static constexpr std::int32_t kMostInRow = 64;  ///< pixels of a row at once
   std::size_t size = 0;  ///< of the arrays in use, where some places mean nothing
   alignas(64) std::int32_t pixel[kMost], triangle[kMost];
   alignas(64) float weights[3][kMost], depth[kMost];
@@ -212,8 +213,8 @@ struct Loops {
   void (*cover_medium)(const TriangleBatch& batch, const std::int32_t* slots, std::size_t count,
                        const PixelGrid& grid, FragmentList& list);
 
-  /// Adds what a triangle covers of `count` pixels of row `y` from column `left` on to the list, in
-  /// exact arithmetic; takes that many places.
+  /// Adds what a triangle covers of `count` pixels of row `y` from column `left` on, kMostInRow at
+  /// most, to the list, in exact arithmetic; takes that many places.
   void (*cover_row)(const Triangle& triangle, std::int32_t number, std::int32_t y,
                     std::int32_t left, std::int32_t count, const PixelGrid& grid,
                     FragmentList& list);

@@ -137,16 +137,17 @@ void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count
     const Floats vx = corner[2].x - x, vy = corner[2].y - y;
     const Floats inverse = 1.0f / (ux * vy - vx * uy);
     const Floats along[] = {vy * inverse, -uy * inverse}, down[] = {-vx * inverse, ux * inverse};
-    const Floats to_x = to_floats(across.first) - x, to_y = to_floats(downwards.first) - y;
+    store(batch.x + begin, x);
+    store(batch.y + begin, y);
+    const Floats rise[] = {corner[1].z - z, corner[2].z - z};
     for (std::size_t k = 0; k < 2; ++k) {
       store(batch.along[k] + begin, along[k]);
       store(batch.down[k] + begin, down[k]);
-      store(batch.weight[k] + begin, along[k] * to_x + down[k] * to_y);
-      store(batch.rise[k] + begin, corner[k + 1].z - z);
+      store(batch.rise[k] + begin, rise[k]);
     }
     store(batch.z + begin, z);
     // Zero, unless something is infinite or NaN; then nothing is sure, and nothing is drawn.
-    const Floats zero = 0.0f * z + 0.0f * corner[1].z + 0.0f * corner[2].z;
+    const Floats zero = 0.0f * z + 0.0f * rise[0] + 0.0f * rise[1];
     const Floats error = kError * (across.size * downwards.size + kUnderflow) * absolute(inverse) +
                          kConstantError + zero;
     const Floats tolerance =
@@ -158,12 +159,13 @@ void set_up_triangles(const MeshView& mesh, std::size_t first, std::size_t count
 
 /// Triangles of a batch: one in each lane, or the same one in all of them.
 struct TriangleLanes {
-  Floats weight[2], along[2], down[2], inside, outside, z, rise[2];
-  Ints triangle, columns, rows, pixel;
+  Floats x, y, along[2], down[2], inside, outside, z, rise[2];
+  Ints triangle, left, top, columns, rows, pixel;
 };
 
 THREEDFA_SIMD_INLINE TriangleLanes triangles_from(const TriangleBatch& batch, std::int32_t slot) {
-  return {{load(batch.weight[0] + slot), load(batch.weight[1] + slot)},
+  return {load(batch.x + slot),
+          load(batch.y + slot),
           {load(batch.along[0] + slot), load(batch.along[1] + slot)},
           {load(batch.down[0] + slot), load(batch.down[1] + slot)},
           load(batch.inside + slot),
@@ -171,13 +173,16 @@ THREEDFA_SIMD_INLINE TriangleLanes triangles_from(const TriangleBatch& batch, st
           load(batch.z + slot),
           {load(batch.rise[0] + slot), load(batch.rise[1] + slot)},
           load(batch.triangle + slot),
+          load(batch.left + slot),
+          load(batch.top + slot),
           load(batch.columns + slot),
           load(batch.rows + slot),
           load(batch.pixel + slot)};
 }
 
 THREEDFA_SIMD_INLINE TriangleLanes one_triangle(const TriangleBatch& batch, std::int32_t slot) {
-  return {{every(batch.weight[0][slot]), every(batch.weight[1][slot])},
+  return {every(batch.x[slot]),
+          every(batch.y[slot]),
           {every(batch.along[0][slot]), every(batch.along[1][slot])},
           {every(batch.down[0][slot]), every(batch.down[1][slot])},
           every(batch.inside[slot]),
@@ -185,6 +190,8 @@ THREEDFA_SIMD_INLINE TriangleLanes one_triangle(const TriangleBatch& batch, std:
           every(batch.z[slot]),
           {every(batch.rise[0][slot]), every(batch.rise[1][slot])},
           every(batch.triangle[slot]),
+          every(batch.left[slot]),
+          every(batch.top[slot]),
           every(batch.columns[slot]),
           every(batch.rows[slot]),
           every(batch.pixel[slot])};
@@ -205,12 +212,12 @@ THREEDFA_SIMD_INLINE void set_filled(const Filled& filled, FragmentList& list) {
   list.unsure_count = filled.unsure;
 }
 
-/// Adds the pixels at column `x` and row `y` of the triangles' boxes to the list, except where all
-/// that are wanted are outside.
+/// Adds the pixels `x` columns and `y` rows from the triangles' corners 0 to the list, except where
+/// all that are wanted are outside.
 THREEDFA_SIMD_INLINE void add_fragments(const TriangleLanes& of, Floats x, Floats y, Mask wanted,
                                         Ints pixel, FragmentList& list, Filled& filled) {
-  const Floats w1 = of.weight[0] + (of.along[0] * x + of.down[0] * y);
-  const Floats w2 = of.weight[1] + (of.along[1] * x + of.down[1] * y);
+  const Floats w1 = of.along[0] * x + of.down[0] * y;
+  const Floats w2 = of.along[1] * x + of.down[1] * y;
   const Floats w0 = 1.0f - w1 - w2, lowest = minimum(minimum(w1, w2), w0);
   const Mask maybe = but_not(wanted, less(lowest, of.outside));
   const Mask inside = both(maybe, less(of.inside, lowest)), unsure = but_not(maybe, inside);
@@ -239,14 +246,15 @@ void cover_small(const TriangleBatch& batch, std::size_t first, std::size_t last
     const TriangleLanes triangles = triangles_from(batch, begin);
     // The pixels of all boxes side by side, as far as the largest of them goes.
     Ints row{}, first_of_row = triangles.pixel;
-    Floats y{};
+    const Floats left = to_floats(triangles.left);
+    Floats y = to_floats(triangles.top);
     for (Mask with_row = small; any(with_row);
          with_row = but_not(small, less(triangles.rows, row))) {
       Ints column{}, pixel = first_of_row;
-      Floats x{};
+      Floats x = left;
       for (Mask wanted = with_row; any(wanted);
            wanted = but_not(with_row, less(triangles.columns, column))) {
-        add_fragments(triangles, x, y, wanted, pixel, list, now);
+        add_fragments(triangles, x - triangles.x, y - triangles.y, wanted, pixel, list, now);
         column = column + 1;
         pixel = pixel + 1;
         x = x + 1.0f;
@@ -274,7 +282,8 @@ void cover_medium(const TriangleBatch& batch, const std::int32_t* slots, std::si
       Ints x = column, pixel = first_of_row;
       for (std::int32_t left = 0; left <= batch.columns[slot]; left += kColumns) {
         const Mask wanted = but_not(with_row, less(triangle.columns, x));
-        add_fragments(triangle, to_floats(x), to_floats(y), wanted, pixel, list, now);
+        add_fragments(triangle, to_floats(triangle.left + x) - triangle.x,
+                      to_floats(triangle.top + y) - triangle.y, wanted, pixel, list, now);
         x = x + kColumns;
         pixel = pixel + kColumns;
       }
@@ -295,8 +304,11 @@ void cover_row(const Triangle& given, std::int32_t number, std::int32_t y, std::
   const std::size_t at = list.size;
   std::int32_t* __restrict const pixel = list.pixel + at;
   std::int32_t* __restrict const triangles = list.triangle + at;
-  float* __restrict const w0 = list.weights[0] + at, * __restrict const w1 = list.weights[1] + at, * __restrict const w2 = list.weights[2] + at, * __restrict const depth = list.depth + at;
-  std::int32_t covered[64];
+  float* __restrict const w0 = list.weights[0] + at;
+  float* __restrict const w1 = list.weights[1] + at;
+  float* __restrict const w2 = list.weights[2] + at;
+  float* __restrict const depth = list.depth + at;
+  std::int32_t covered[FragmentList::kMostInRow];
   for (std::int32_t i = 0; i < count; ++i) {
     const double px = left + i;
     const Fragment fragment =

@@ -47,7 +47,8 @@ inline Triangle make_triangle(float x0, float y0, float z0, float x1, float y1, 
   const double area = value_at(first, x0, value_in_row(first, y0));
   const double side = area > 0.0 ? 1.0 : -1.0;
   // Zero, unless something is infinite or NaN.
-  const float zero = 0 * x0 + 0 * y0 + 0 * z0 + 0 * x1 + 0 * y1 + 0 * z1 + 0 * x2 + 0 * y2 + 0 * z2;
+  const float zero =
+      0 * x0 + 0 * y0 + 0 * z0 + 0 * x1 + 0 * y1 + 0 * (z1 - z0) + 0 * x2 + 0 * y2 + 0 * (z2 - z0);
   return {{edge_between(x1, y1, x2, y2, side), edge_between(x2, y2, x0, y0, side),
            edge_between(x0, y0, x1, y1, side)},
           {z0, z1, z2},
