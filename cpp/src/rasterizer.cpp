@@ -40,15 +40,6 @@ void narrow(const simd::Edge& edge, double row_value, int& first, int& last) {
   }
 }
 
-/// Has what will be written soon brought near.
-inline void prefetch(const void* place) {
-#ifdef __GNUC__
-  __builtin_prefetch(place, 1);
-#else
-  static_cast<void>(place);
-#endif
-}
-
 /// Draws triangles so that of equal depths the first triangle's stays.
 class Painter {
  public:
@@ -147,18 +138,17 @@ class Painter {
         if (list_.triangle[place] > latest || !paints_over(place, count)) continue;
       }
       buffers.depth[pixel] = depth;
-      if (buffers.triangle != nullptr) prefetch(buffers.triangle + pixel);
-      if (buffers.barycentric != nullptr) prefetch(buffers.barycentric + 3 * pixel);
       shown[count++] = place;
-    }
-    const bool more = buffers.triangle != nullptr || buffers.barycentric != nullptr;
-    for (std::size_t k = 0; more && k < count; ++k) {
-      const std::int32_t place = shown[k];
-      const auto pixel = static_cast<std::size_t>(list_.pixel[place]);
-      const float weights[] = {list_.weights[0][place], list_.weights[1][place],
-                               list_.weights[2][place]};
       if (buffers.triangle != nullptr) buffers.triangle[pixel] = list_.triangle[place];
-      if (buffers.barycentric != nullptr) std::copy_n(weights, 3, buffers.barycentric + 3 * pixel);
+      if (buffers.barycentric != nullptr) {
+        // One by one: of an array, written in three parts, compilers read two at once, too early.
+        const float w0 = list_.weights[0][place], w1 = list_.weights[1][place];
+        const float w2 = list_.weights[2][place];
+        float* const weights = buffers.barycentric + 3 * pixel;
+        weights[0] = w0;
+        weights[1] = w1;
+        weights[2] = w2;
+      }
     }
     if (buffers.image != nullptr) {
       loops_.paint_attributes(list_, shown, count, mesh_.attributes, buffers.image);
