@@ -135,7 +135,7 @@ class Painter {
       if (!(depth > there)) {
         if (depth != there) continue;
         for (; seen < count; ++seen) latest = std::max(latest, list_.triangle[shown[seen]]);
-        if (list_.triangle[place] > latest || !paints_over(place, count)) continue;
+        if (list_.triangle[place] >= latest || !paints_over(place, count)) continue;
       }
       buffers.depth[pixel] = depth;
       shown[count++] = place;
