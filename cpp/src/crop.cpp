@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "channels.hpp"
@@ -14,7 +15,7 @@ namespace {
 
 /// Largest side of an image and largest coordinate of a region: float32 has every whole number of
 /// this range, and products of two sides and a few channels stay far from overflow.
-constexpr int kMaxSide = 8388608;
+constexpr int kMaxSide = 1 << 23;
 
 constexpr int kWeightOne = 2048;  // 11-bit weights, as OpenCV's INTER_RESIZE_COEF_SCALE
 
@@ -24,8 +25,8 @@ struct PixelRegion {
 };
 
 void require_sides(const char* name, int height, int width) {
-  require(height >= 1 && width >= 1 && height <= kMaxSide && width <= kMaxSide, name,
-          "height and width in 1..8388608", height, " x ", width);
+  if (height >= 1 && width >= 1 && height <= kMaxSide && width <= kMaxSide) return;
+  require(false, name, "height and width in 1.." + std::to_string(kMaxSide), height, " x ", width);
 }
 
 void validate(const ImageView& image) {
@@ -42,8 +43,8 @@ void validate_output(int height, int width, int channels, std::size_t size) {
   const std::uint64_t expected = static_cast<std::uint64_t>(height) *
                                  static_cast<std::uint64_t>(width) *
                                  static_cast<std::uint64_t>(channels);
-  require(size == expected, "out", "height x width x channels elements", size, " for ", height,
-          " x ", width, " x ", channels);
+  if (size == expected) return;
+  require(false, "out", std::to_string(expected) + " elements", size);
 }
 
 void validate_normalized(const ImageView& image, float mean, float scale) {
@@ -60,22 +61,25 @@ void validate_normalized(const ImageView& image, const Normalization& normalizat
 
 /// Rounds the corners half to even and checks that some of the region lies in the image.
 PixelRegion pixel_region(const Roi& roi, const ImageView& image) {
-  const auto require_roi = [&roi](bool ok, const char* expected, const auto&... found) {
-    require(ok, "roi", expected, roi.x1, " ", roi.y1, " ", roi.x2, " ", roi.y2, found...);
+  const auto refuse = [&roi](const std::string& expected) {
+    require(false, "roi", expected, roi.x1, " ", roi.y1, " ", roi.x2, " ", roi.y2);
   };
   for (const double corner : {roi.x1, roi.y1, roi.x2, roi.y2}) {
-    require_roi(std::abs(corner) <= kMaxSide,  // false for NaN
-                "finite corners within 8388608 pixels of the image's origin");
+    if (!(std::abs(corner) <= kMaxSide)) {  // also of NaN
+      refuse("finite corners within " + std::to_string(kMaxSide) + " pixels of the image's origin");
+    }
   }
   const int x1 = static_cast<int>(std::nearbyint(roi.x1));
   const int y1 = static_cast<int>(std::nearbyint(roi.y1));
   const int x2 = static_cast<int>(std::nearbyint(roi.x2));
   const int y2 = static_cast<int>(std::nearbyint(roi.y2));
-  require_roi(x2 > x1 && y2 > y1,
-              "x1 y1 x2 y2 at least one pixel wide and high after rounding; drop smaller faces");
-  require_roi(x1 < image.width && y1 < image.height && x2 > 0 && y2 > 0,
-              "a region that overlaps the image; drop boxes outside it",
-              " in one of height x width ", image.height, " x ", image.width);
+  if (!(x2 > x1 && y2 > y1)) {
+    refuse("x1 y1 x2 y2 at least one pixel wide and high after rounding; drop smaller faces");
+  }
+  if (!(x1 < image.width && y1 < image.height && x2 > 0 && y2 > 0)) {
+    refuse("a region that overlaps the image of height x width " + std::to_string(image.height) +
+           " x " + std::to_string(image.width) + "; drop boxes outside it");
+  }
   return {x1, y1, x2 - x1, y2 - y1};
 }
 

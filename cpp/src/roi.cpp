@@ -7,11 +7,6 @@
 namespace threedfa {
 namespace {
 
-std::string text(double x1, double y1, double x2, double y2) {
-  return std::to_string(x1) + " " + std::to_string(y1) + " " + std::to_string(x2) + " " +
-         std::to_string(y2);
-}
-
 Roi square(double center_x, double center_y, double side) {
   Roi roi;
   roi.x1 = center_x - side / 2;
@@ -32,23 +27,20 @@ Roi roi_from_box(double x1, double y1, double x2, double y2, const BoxRoiRule& r
   require(std::isfinite(rule.scale) && rule.scale > 0 && std::isfinite(rule.shift_y), "rule",
           "a finite scale > 0 and a finite shift_y", rule.scale, " and ", rule.shift_y);
   const double mean_side = (x2 - x1 + y2 - y1) / 2;  // also NaN or infinite if a corner is
-  // Texts are written only where they are needed: they take longer than all else.
-  if (!(std::isfinite(mean_side) && x2 > x1 && y2 > y1)) {
-    require(false, "box", "finite x1 y1 x2 y2 with x1 < x2 and y1 < y2", text(x1, y1, x2, y2));
-  }
+  const auto require_box = [=](bool ok, const auto& expected) {
+    require(ok, "box", expected, x1, " ", y1, " ", x2, " ", y2);
+  };
+  require_box(std::isfinite(mean_side) && x2 > x1 && y2 > y1,
+              "finite x1 y1 x2 y2 with x1 < x2 and y1 < y2");
 
   double side = mean_side * rule.scale;
   if (rule.integer_side) side = std::trunc(side);
   if (!(side > 0)) {
-    require(false, "box",
-            "a box large enough for a region of at least one pixel (" +
-                std::to_string(1 / rule.scale) + " pixels a side)",
-            text(x1, y1, x2, y2));
+    require_box(false, "a box large enough for a region of at least one pixel (" +
+                           std::to_string(1 / rule.scale) + " pixels a side)");
   }
   const Roi roi = square(x2 - (x2 - x1) / 2, y2 - (y2 - y1) / 2 + mean_side * rule.shift_y, side);
-  if (!is_finite(roi)) {
-    require(false, "box", "coordinates within an image's range", text(x1, y1, x2, y2));
-  }
+  require_box(is_finite(roi), "coordinates within an image's range");
   return roi;
 }
 

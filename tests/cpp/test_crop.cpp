@@ -221,9 +221,8 @@ TEST_CASE("crop_resize: refuses regions without pixels") {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const double infinity = std::numeric_limits<double>::infinity();
   CHECK_THROWS_WITH_AS(run({-60, -60, -30, -30}),
-                       "roi: expected a region that overlaps the image; drop boxes outside it, "
-                       "got -60.000000 -60.000000 -30.000000 -30.000000 in one of height x width "
-                       "50 x 70",
+                       "roi: expected a region that overlaps the image of height x width 50 x 70; "
+                       "drop boxes outside it, got -60.000000 -60.000000 -30.000000 -30.000000",
                        std::invalid_argument);
   for (const Roi& roi :
        {Roi{70, 0, 80, 10}, Roi{0, 50, 10, 60}, Roi{-10, 0, 0, 10}, Roi{0, -10, 10, 0.4},

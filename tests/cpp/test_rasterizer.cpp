@@ -130,6 +130,20 @@ void random_soup(std::mt19937& random, int count, int size, Vertices& vertices,
   }
 }
 
+/// Whether `part` is what the whole picture has from column `left` and row `top` on.
+void check_part(const Picture& part, const Picture& whole, int left, int top) {
+  for (int y = 0; y < part.height; ++y) {
+    for (int x = 0; x < part.width; ++x) {
+      const std::size_t i = part.pixel(x, y), j = whole.pixel(left + x, top + y);
+      CHECK(part.triangle[i] == whole.triangle[j]);
+      CHECK(part.depth[i] == whole.depth[j]);
+      for (std::size_t k = 0; k < 3; ++k) {
+        CHECK(part.barycentric[3 * i + k] == whole.barycentric[3 * j + k]);
+      }
+    }
+  }
+}
+
 /// Draws all at once and one after the other.
 void check_as_alone(const Vertices& vertices, const Triangles& triangles, int size) {
   const Picture together = drawn(vertices, triangles, size, size);
@@ -415,15 +429,7 @@ TEST_CASE("rasterizer: a window has the bits of the whole picture, whatever the 
     buffers.left = 6;
     buffers.top = 11;
     draw(vertices, triangles, buffers);
-    for (int y = 0; y < part.height; ++y) {
-      for (int x = 0; x < part.width; ++x) {
-        const std::size_t at = part.pixel(x, y), there = whole.pixel(x + 6, y + 11);
-        CHECK(part.triangle[at] == whole.triangle[there]);
-        CHECK(part.depth[at] == whole.depth[there]);
-        CHECK(std::equal(&part.barycentric[3 * at], &part.barycentric[3 * at] + 3,
-                         &whole.barycentric[3 * there]));
-      }
-    }
+    check_part(part, whole, 6, 11);
   }
 }
 
@@ -471,16 +477,7 @@ TEST_CASE("rasterizer: clipping gives the part of a larger picture") {
     const int height = 1 + static_cast<int>(random() % 17);
     const int width = 1 + static_cast<int>(random() % 23);
     const Picture part = drawn(moved, triangles, height, width);
-    for (int y = 0; y < height; ++y) {
-      for (int x = 0; x < width; ++x) {
-        const std::size_t i = part.pixel(x, y), j = whole.pixel(left + x, top + y);
-        CHECK(part.triangle[i] == whole.triangle[j]);
-        CHECK(part.depth[i] == whole.depth[j]);
-        for (std::size_t k = 0; k < 3; ++k) {
-          CHECK(part.barycentric[3 * i + k] == whole.barycentric[3 * j + k]);
-        }
-      }
-    }
+    check_part(part, whole, left, top);
     Picture window(height, width);
     RasterBuffers buffers = window.buffers();
     buffers.left = left;

@@ -163,38 +163,30 @@ struct TriangleLanes {
   Ints triangle, left, top, columns, rows, pixel;
 };
 
-THREEDFA_SIMD_INLINE TriangleLanes triangles_from(const TriangleBatch& batch, std::int32_t slot) {
-  return {load(batch.x + slot),
-          load(batch.y + slot),
-          {load(batch.along[0] + slot), load(batch.along[1] + slot)},
-          {load(batch.down[0] + slot), load(batch.down[1] + slot)},
-          load(batch.inside + slot),
-          load(batch.outside + slot),
-          load(batch.z + slot),
-          {load(batch.rise[0] + slot), load(batch.rise[1] + slot)},
-          load(batch.triangle + slot),
-          load(batch.left + slot),
-          load(batch.top + slot),
-          load(batch.columns + slot),
-          load(batch.rows + slot),
-          load(batch.pixel + slot)};
+/// From `from[slot]` on, one in each lane, or that one in all of them.
+THREEDFA_SIMD_INLINE Floats taken(const float* from, std::int32_t slot, bool same) {
+  return same ? every(from[slot]) : load(from + slot);
+}
+THREEDFA_SIMD_INLINE Ints taken(const std::int32_t* from, std::int32_t slot, bool same) {
+  return same ? every(from[slot]) : load(from + slot);
 }
 
-THREEDFA_SIMD_INLINE TriangleLanes one_triangle(const TriangleBatch& batch, std::int32_t slot) {
-  return {every(batch.x[slot]),
-          every(batch.y[slot]),
-          {every(batch.along[0][slot]), every(batch.along[1][slot])},
-          {every(batch.down[0][slot]), every(batch.down[1][slot])},
-          every(batch.inside[slot]),
-          every(batch.outside[slot]),
-          every(batch.z[slot]),
-          {every(batch.rise[0][slot]), every(batch.rise[1][slot])},
-          every(batch.triangle[slot]),
-          every(batch.left[slot]),
-          every(batch.top[slot]),
-          every(batch.columns[slot]),
-          every(batch.rows[slot]),
-          every(batch.pixel[slot])};
+THREEDFA_SIMD_INLINE TriangleLanes triangles_at(const TriangleBatch& batch, std::int32_t slot,
+                                                bool same) {
+  return {taken(batch.x, slot, same),
+          taken(batch.y, slot, same),
+          {taken(batch.along[0], slot, same), taken(batch.along[1], slot, same)},
+          {taken(batch.down[0], slot, same), taken(batch.down[1], slot, same)},
+          taken(batch.inside, slot, same),
+          taken(batch.outside, slot, same),
+          taken(batch.z, slot, same),
+          {taken(batch.rise[0], slot, same), taken(batch.rise[1], slot, same)},
+          taken(batch.triangle, slot, same),
+          taken(batch.left, slot, same),
+          taken(batch.top, slot, same),
+          taken(batch.columns, slot, same),
+          taken(batch.rows, slot, same),
+          taken(batch.pixel, slot, same)};
 }
 
 /// How far a list is filled, apart from it, so that it stays in registers.
@@ -243,7 +235,7 @@ void cover_small(const TriangleBatch& batch, std::size_t first, std::size_t last
     const Mask given = but_not(less(slots, every(to)), less(slots, every(from)));
     const Mask small = both(given, equal(load(batch.kind + begin), every(TriangleBatch::kSmall)));
     if (!any(small)) continue;
-    const TriangleLanes triangles = triangles_from(batch, begin);
+    const TriangleLanes triangles = triangles_at(batch, begin, false);
     // The pixels of all boxes side by side, as far as the largest of them goes.
     Ints row{}, first_of_row = triangles.pixel;
     const Floats left = to_floats(triangles.left);
@@ -275,7 +267,7 @@ void cover_medium(const TriangleBatch& batch, const std::int32_t* slots, std::si
   Filled now = filled(list);
   for (std::size_t k = 0; k < count; ++k) {
     const std::int32_t slot = slots[k];
-    const TriangleLanes triangle = one_triangle(batch, slot);
+    const TriangleLanes triangle = triangles_at(batch, slot, true);
     Ints y = row, first_of_row = triangle.pixel + (row * grid.width + column);
     for (std::int32_t top = 0; top <= batch.rows[slot]; top += kRows) {
       const Mask with_row = but_not(kAll, less(triangle.rows, y));
