@@ -25,9 +25,9 @@ from detector_data import BOX_SCALE
 from face import CAMERA, INPUT_SIZE, REGION_SCALE, Morphable
 from network import STRIDES, TAPS, Regressor, folded
 from onnx import TensorProto, helper, numpy_helper
+from onnx_file import write_compared
 from torch import Tensor, nn
 
-from threedfa.files import atomic_write
 from threedfa.networks import open_network
 
 OPSET = 13
@@ -171,15 +171,12 @@ def main() -> None:
     options = parser.parse_args()
     network = load_checkpoint(options.checkpoint)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(options.out) as stream:
-        stream.write(to_onnx(network).SerializeToString())
-        stream.flush()
-        largest = difference(Path(stream.name), network)
-        if not largest < TOLERANCE:  # also of NaN
-            raise SystemExit(
-                f"the ONNX network differs from the checkpoint by {largest:.2e}, expected less "
-                f"than {TOLERANCE}; do not use it"
-            )
+    try:
+        largest = write_compared(
+            options.out, to_onnx(network), lambda file: difference(file, network), TOLERANCE
+        )
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     entry = pack_entry(network, options.out.name, Morphable.load(options.model).shape_count)
     options.out.with_suffix(".json").write_text(json.dumps(entry, indent=1) + "\n")
     print(f"{options.out}: {options.out.stat().st_size} bytes, differs by {largest:.1e}")

@@ -25,6 +25,7 @@ import torch
 from detector_data import BOX_SCALE
 from detector_network import MEAN, NUMBERS, PRIORS, SCALE, VARIANCES, ConvNorm, Detector, tame
 from onnx import TensorProto, helper, numpy_helper
+from onnx_file import write_compared
 from torch import nn
 from train_detector import CHECKPOINT, IOU_THRESHOLD
 
@@ -164,15 +165,9 @@ def export(checkpoint: Path, out: Path, threshold: float | None = None) -> float
     network.eval()
     tame(network)
     out.mkdir(parents=True, exist_ok=True)
-    with atomic_write(out / "detector.onnx") as stream:
-        stream.write(to_onnx(network).SerializeToString())
-        stream.flush()
-        worst = difference(Path(stream.name), network)
-        if not worst < TOLERANCE:  # also of NaN
-            raise ValueError(
-                f"the ONNX network differs from the checkpoint by {worst:.2g}, expected less than "
-                f"{TOLERANCE}; do not use it"
-            )
+    worst = write_compared(
+        out / "detector.onnx", to_onnx(network), lambda file: difference(file, network), TOLERANCE
+    )
     threshold = float(content["threshold"]) if threshold is None else threshold
     entry = pack_entry("detector.onnx", round(threshold, 3))
     with atomic_write(out / "detector.json") as stream:
