@@ -154,20 +154,27 @@ def summary(found: Array, truth: Array, size: Array | None = None) -> dict[str, 
         size: (N,) what the errors are percents of; None: the distance of the outer eye corners.
 
     Returns:
-        By group, then ``"eye corr."`` and ``"mouth corr."``; nan where there are too few faces.
+        By group, then ``"eye corr."`` and ``"mouth corr."``; nan where there are too few faces, for
+        the last two also where no aperture differs from another.
     """
     size = eye_distance(truth) if size is None else size
     distance = np.linalg.norm(found[..., :2] - truth[..., :2], axis=2)
     errors = 100 * distance / size[:, None]
-    few = len(found) < 2
     row = {
         name: float(errors[:, part].mean()) if len(found) else np.nan
         for name, part in GROUPS.items()
     }
     for name, aperture in (("eye corr.", eye_aperture), ("mouth corr.", mouth_aperture)):
         pair = aperture(found).ravel(), aperture(truth).ravel()
-        row[name] = np.nan if few else float(np.corrcoef(*pair)[0, 1])
+        row[name] = np.nan if len(found) < 2 else correlation(*pair)
     return row
+
+
+def correlation(found: Array, truth: Array) -> float:
+    """Pearson's, of (N,) values each, N > 0; nan where one of both never changes."""
+    if np.ptp(found) == 0 or np.ptp(truth) == 0:
+        return np.nan
+    return float(np.corrcoef(found, truth)[0, 1])
 
 
 def eye_distance(points: Array) -> Array:

@@ -86,6 +86,15 @@ def test_one_face_has_no_correlation() -> None:
     assert row["all 68"] == 0
 
 
+def test_faces_that_never_move_have_no_correlation() -> None:
+    still = np.repeat(heads(1), 3, axis=0)
+    still[:, 42:48] = still[:, 36:42]
+    for found, truth in ((still, heads(3)), (heads(3), still)):
+        row = summary(found, truth)
+        assert np.isnan(row["eye corr."])
+        assert np.isnan(row["mouth corr."])
+
+
 # --- pictures and their points --------------------------------------------------------------------
 
 

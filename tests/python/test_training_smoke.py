@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from threedfa import Pack, ops
 from toy_pack import build_toy_pack
 from training_steps import MODEL, step, tool, write_canonical
 
-pytest.importorskip("torch", reason="training needs torch: pip install 'threedfa[train]'")
+torch = pytest.importorskip("torch", reason="training needs torch: pip install 'threedfa[train]'")
 
 SIDE = 220  # pixels of a portrait
 PORTRAITS = 8
@@ -97,11 +98,13 @@ def renders(material: tuple[Path, Array], labels: Path) -> Path:
     return out
 
 
-def train(material: Path, labels: Path, renders: Path, out: Path, images: int) -> str:
+def train(
+    material: Path, labels: Path, renders: Path, out: Path, images: int, *more: object
+) -> str:
     return step(
         "train_regressor.py", "--material", material, "--model", MODEL, "--labels", labels,
         "--renders", renders, "--out", out, "--images", images, "--batch", 8, "--workers", 0,
-        "--threads", 1, "--log-every", 1, "--probes", 16, "--width", 0.125,
+        "--threads", 1, "--log-every", 1, "--probes", 16, *more,
     )  # fmt: skip
 
 
@@ -111,8 +114,8 @@ def trained(
 ) -> tuple[Path, str, str]:
     """Folder of checkpoints and what two runs printed, the second going on from the first."""
     out = tmp_path_factory.mktemp("regressor")
-    first = train(material[0], labels, renders, out, 16)
-    second = train(material[0], labels, renders, out, 32)
+    first = train(material[0], labels, renders, out, 16, "--width", 0.125)
+    second = train(material[0], labels, renders, out, 32, "--width", 0.125)
     return out, first, second
 
 
@@ -338,11 +341,9 @@ def test_a_packs_regressor_is_trained_further(
     material: tuple[Path, Array], labels: Path, renders: Path, tmp_path: Path
 ) -> None:
     """With frozen statistics, and nothing learnt in a step of rate zero."""
-    printed = step(
-        "train_regressor.py", "--material", material[0], "--model", MODEL, "--labels", labels,
-        "--renders", renders, "--out", tmp_path, "--init", MODEL.parent, "--images", 8,
-        "--batch", 8, "--workers", 0, "--threads", 1, "--log-every", 1, "--lr", 0, "--no-bf16",
-    )  # fmt: skip
+    printed = train(
+        material[0], labels, renders, tmp_path, 8, "--init", MODEL.parent, "--lr", 0, "--no-bf16"
+    )
     assert "step 1 of 1" in printed
     path = tmp_path / "regressor.onnx"
     step("export.py", "--checkpoint", tmp_path / "final.pt", "--model", MODEL, "--out", path)
@@ -355,6 +356,33 @@ def test_a_packs_regressor_is_trained_further(
     )
     for a, b in zip(before, after, strict=True):
         assert np.abs(a - b).max() < 1e-2  # weights rounded to half precision
+
+
+@pytest.mark.parametrize("start", [("--width", 0.125), ("--init", MODEL.parent)])
+def test_training_on_a_gpu(
+    material: tuple[Path, Array],
+    labels: Path,
+    renders: Path,
+    tmp_path: Path,
+    start: tuple[object, ...],
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU and PyTorch for CUDA")
+    run = partial(train, material[0], labels, renders, tmp_path)
+    assert "step 2 of 2" in run(16, *start, "--device", "cuda")
+    printed = run(32, *start, "--device", "cuda")
+    assert "going on from step 2" in printed
+    assert "step 4 of 4" in printed
+
+
+def test_gradients_lie_as_their_parameters_do(tools: Any) -> None:
+    """Convolutions of one channel each have two orders in memory that look alike."""
+    network = tool("network").Regressor(20, 0.125).to(memory_format=torch.channels_last)
+    parts = [[torch.full(p.shape, float(k)) for p in network.parameters()] for k in (1, 2)]
+    tool("train_regressor").set_gradients(network, parts)
+    for parameter in network.parameters():
+        assert parameter.grad.stride() == parameter.stride()
+        assert parameter.grad.unique().tolist() == [1.5]
 
 
 def test_finer_points_tell_more_of_expressions(renders: Path) -> None:
@@ -370,8 +398,6 @@ def test_finer_points_tell_more_of_expressions(renders: Path) -> None:
 
 
 def test_a_wider_network_begins_as_the_narrower_one(tools: Any) -> None:
-    import torch
-
     network = tool("network")
     pictures = torch.randn(2, 3, 120, 120, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
-from threedfa.evaluation import summary, table_text
+from threedfa.evaluation import correlation, summary, table_text
 
 EXTRA_VERTICES = 220  # beside the landmarks, for the shape between them
 DEPTH_WEIGHT = 0.25  # of z against x and y
@@ -210,6 +210,15 @@ def gradients(
     return {name: float(value.detach()) for name, value in parts.items()}, list(found)
 
 
+def set_gradients(network: Regressor, parts: list[list[Tensor]]) -> None:
+    """Give the parameters the means of their gradients, in the parameters' own order in memory.
+
+    Fused optimizers take no other: on a GPU they say so, on a CPU weights get others' gradients.
+    """
+    for parameter, *found in zip(network.parameters(), *parts, strict=True):
+        parameter.grad = torch.empty_like(parameter).copy_(torch.stack(found).mean(0))
+
+
 class Optimizers:
     """Muon (Jordan et al. 2024) for the pointwise layers, which are matrices; AdamW for the rest.
 
@@ -323,8 +332,7 @@ class Validation:
                     for expression in CHECKED_EXPRESSIONS:
                         column = CAMERA + self.model.shape_count
                         column += self.model.expression_index(expression)
-                        pair = found[:, column], params[:, column]
-                        row[expression] = float(np.corrcoef(*pair)[0, 1])
+                        row[expression] = correlation(found[:, column], params[:, column])
                 rows[f"{name}, {view}"] = row
         print(table_text(rows), flush=True)
 
@@ -432,10 +440,7 @@ def train(options: argparse.Namespace) -> None:
         network.train()
         work = partial(gradients, network, points, heights_weight(step / steps), options.bf16)
         results = list(pool.map(work, split(batch, options.threads)))
-        for parameter, *parts_of_gradient in zip(
-            network.parameters(), *(r[1] for r in results), strict=True
-        ):
-            parameter.grad = torch.stack(parts_of_gradient).mean(0)
+        set_gradients(network, [found for _, found in results])
         torch.nn.utils.clip_grad_norm_(network.parameters(), 20.0)
         optimizers.step(learning_rate(step, steps, options.lr, options.decay))
         step += 1
