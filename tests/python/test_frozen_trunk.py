@@ -69,8 +69,8 @@ def test_first_layer_sees_the_pixels_around_each(trunk: Any) -> None:
 def test_trunk_has_the_values_and_gradients_of_the_network(trunk: Any) -> None:
     torch.manual_seed(0)
     network = tool("network").Regressor(20, 0.5)
-    images = np.random.default_rng(1).integers(0, 256, (6, 120, 120, 3), np.uint8)
-    x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - 127.5) / 128
+    images = torch.randint(0, 256, (6, 120, 120, 3), dtype=torch.uint8)
+    x = (images.permute(0, 3, 1, 2).float() - 127.5) / 128
     for _ in range(20):
         network(x)  # for the statistics
     network.frozen = True

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from network import STRIDES, TAPS, Regressor, folded
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.cpp_extension import load
 
@@ -111,7 +110,7 @@ class _Trunk(torch.autograd.Function):
         return (None, *reversed(found))
 
 
-def features(network: Regressor, images: NDArray) -> Tensor:
+def features(network: Regressor, images: Tensor) -> Tensor:
     """What ``network.features`` gives in evaluation, with gradients for its parameters.
 
     Args:
@@ -121,5 +120,5 @@ def features(network: Regressor, images: NDArray) -> Tensor:
     Returns:
         (B, F) float32, from bfloat16 activations.
     """
-    found: Tensor = _Trunk.apply(torch.from_numpy(images), *_layers(network))
+    found: Tensor = _Trunk.apply(images, *_layers(network))
     return found

@@ -61,9 +61,9 @@ BROWS = ((70, 159), (105, 158), (107, 157), (300, 386), (334, 385), (336, 384))
 PAIR_WEIGHTS = (3.0,) * len(LIDS) + (2.0,) * (len(LIPS) + len(BROWS)) + (1.0,) * len(WIDTHS)
 
 
-def pixels(images: NDArray, device: torch.device) -> Tensor:
+def pixels(images: Tensor, device: torch.device) -> Tensor:
     """uint8 (B, 120, 120, 3) to the network's input."""
-    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
+    x = images.to(device).permute(0, 3, 1, 2).float()
     return ((x - 127.5) / 128).contiguous(memory_format=torch.channels_last)
 
 
@@ -164,27 +164,18 @@ def losses(
     }
 
 
-def tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    """The batch's labels on the device."""
-    named = {
-        "params": batch.params,
-        "points": batch.points,
-        "taught": batch.taught,
-        "aligned": batch.aligned,
-    }
-    return {name: torch.from_numpy(value).to(device) for name, value in named.items()}
+def tensors(batch: Batch) -> dict[str, Tensor]:
+    """The batch's arrays as tensors, which workers hand over in shared memory."""
+    return {name: torch.from_numpy(value) for name, value in vars(batch).items()}
 
 
-def split(batch: Batch, parts: int) -> list[Batch]:
+def split(batch: dict[str, Tensor], parts: int) -> list[dict[str, Tensor]]:
     """The batch in equal parts; their number divides it."""
-    size = len(batch.aligned) // parts
-    return [
-        Batch(**{n: v[i * size : (i + 1) * size] for n, v in vars(batch).items()})
-        for i in range(parts)
-    ]
+    chunks = {name: values.chunk(parts) for name, values in batch.items()}
+    return [{name: values[i] for name, values in chunks.items()} for i in range(parts)]
 
 
-def predict(network: Regressor, images: NDArray, half: bool) -> tuple[Tensor, Tensor]:
+def predict(network: Regressor, images: Tensor, half: bool) -> tuple[Tensor, Tensor]:
     """Outputs for a batch in training."""
     device = network.param_mean.device
     if network.frozen and half and device.type == "cpu":
@@ -195,11 +186,12 @@ def predict(network: Regressor, images: NDArray, half: bool) -> tuple[Tensor, Te
 
 
 def gradients(
-    network: Regressor, points: Points, heights: float, half: bool, batch: Batch
+    network: Regressor, points: Points, heights: float, half: bool, batch: dict[str, Tensor]
 ) -> tuple[dict[str, float], list[Tensor]]:
     """Losses of a batch by name, and the gradient of their weighted sum for each parameter."""
-    out, logit = predict(network, batch.images, half)
-    parts = losses(out, logit, points, network, tensors(batch, out.device))
+    out, logit = predict(network, batch["images"], half)
+    labels = {name: values.to(out.device) for name, values in batch.items() if name != "images"}
+    parts = losses(out, logit, points, network, labels)
     loss = (
         parts["points"]
         + heights * parts["heights"]
@@ -291,7 +283,7 @@ def run(network: Regressor, images: NDArray, device: torch.device) -> tuple[Arra
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), 128):
-            out, logit = network(pixels(images[start : start + 128], device))
+            out, logit = network(pixels(torch.from_numpy(images[start : start + 128]), device))
             params = out * network.param_std + network.param_mean
             parts.append((params.cpu().numpy(), logit[:, 0].cpu().numpy()))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
@@ -424,6 +416,7 @@ def train(options: argparse.Namespace) -> None:
         examples,
         sampler=range(step, steps),
         batch_size=None,
+        collate_fn=tensors,
         num_workers=options.workers,
         worker_init_fn=one_thread if options.workers else None,
         prefetch_factor=6 if options.workers else None,
