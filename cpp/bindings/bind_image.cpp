@@ -121,14 +121,15 @@ py::tuple py_texture_map(py::handle image_in, py::handle points_in, py::handle n
                          py::handle occluders_in, py::handle uv_in, py::handle triangles_in,
                          py::ssize_t size) {
   const auto image = pixels(image_in, "image", kAny);
-  const auto points = reals(points_in, "points", {kAny, 3});
-  const auto normals = reals(normals_in, "normals", {points.shape(0), 3});
-  const auto occluders = reals(occluders_in, "occluders", {points.shape(0), 3});
-  const auto uv = reals(uv_in, "uv", {points.shape(0), 2});
-  const auto triangles = triangle_indices(triangles_in, points.shape(0));
+  const auto points = reals(points_in, "points", {kAny, kAny, 3});
+  const py::ssize_t looks = points.shape(0), vertices = points.shape(1);
+  const auto normals = reals(normals_in, "normals", {looks, vertices, 3});
+  const auto occluders = reals(occluders_in, "occluders", {vertices, 3});
+  const auto uv = reals(uv_in, "uv", {vertices, 2});
+  const auto triangles = triangle_indices(triangles_in, vertices);
   check_extent(size, "size");
-  Array<std::uint8_t> colors({size, size, image.shape(2)});
-  Array<float> visibility({size, size});
+  Array<std::uint8_t> colors({looks, size, size, image.shape(2)});
+  Array<float> visibility({looks, size, size});
   const auto color_target = writable(colors);
   const auto visibility_target = writable(visibility);
   {

@@ -89,6 +89,22 @@ std::optional<simd::SampledImage> as_sampled(const ImageView& image) {
                             image.channels};
 }
 
+/// Bilinear samples at points, N x `stride` floats of which x and y come first.
+void sample_points(const ImageView& image, const float* points, std::size_t stride,
+                   std::size_t count, float* out) {
+  const auto sampled = as_sampled(image);
+  if (sampled && stride <= simd::SampledImage::kMostStride) {
+    simd::loops().sample_points(*sampled, points, stride, count, out);
+    return;
+  }
+  with_channels(std::ptrdiff_t{image.channels}, [&](auto channels) {
+    for (std::size_t i = 0; i < count; ++i) {
+      sample(image, points[i * stride], points[i * stride + 1], channels,
+             out + static_cast<std::ptrdiff_t>(i) * channels);
+    }
+  });
+}
+
 /// The z-buffer of a mesh, as fine as asked for however large the mesh is in the picture.
 class DepthMap {
  public:
@@ -195,37 +211,73 @@ Footprint footprint(const std::array<const float*, 3>& p, const std::array<const
   return result;
 }
 
-/// The mean of the picture over the texel whose centre is at (x, y). `scratch` has room for
-/// 2 * channels floats.
-template <class Channels>
-void sample_texel(const ImageView& image, float x, float y, const Footprint& shape,
-                  Channels channels, float* scratch, std::uint8_t* out) {
-  const auto rounded = [](float value) {
-    return static_cast<std::uint8_t>(std::min(value + 0.5f, 255.0f));
-  };
-  if (shape.across == 1 && shape.down == 1) {
-    sample(image, x, y, channels, scratch);
-    std::transform(scratch, scratch + channels, out, rounded);
-    return;
-  }
-  float* const sum = scratch + channels;
-  std::fill_n(sum, static_cast<std::ptrdiff_t>(channels), 0.0f);
-  for (int i = 0; i < shape.down; ++i) {
-    const float down = (static_cast<float>(i) + 0.5f) / static_cast<float>(shape.down) - 0.5f;
-    for (int j = 0; j < shape.across; ++j) {
-      const float across = (static_cast<float>(j) + 0.5f) / static_cast<float>(shape.across) - 0.5f;
-      sample(image, x + across * shape.x_across + down * shape.x_down,
-             y + across * shape.y_across + down * shape.y_down, channels, scratch);
-      for (std::ptrdiff_t c = 0; c < channels; ++c) {
-        sum[c] += scratch[c];
+/// Texels whose colours are still to be looked up, all at once.
+class Texels {
+ public:
+  /// @param colors size x size x channels, where the colours go
+  Texels(const ImageView& image, std::uint8_t* colors) : image_(image), colors_(colors) {}
+
+  /// The texel at this place is the mean of the picture over its footprint around (x, y).
+  void add(std::size_t place, float x, float y, const Footprint& shape) {
+    if (points_.size() / 2 >= kMostPoints) look_up();
+    texels_.push_back({place, shape.across * shape.down});
+    if (shape.across == 1 && shape.down == 1) {
+      points_.push_back(x);
+      points_.push_back(y);
+      return;
+    }
+    for (int i = 0; i < shape.down; ++i) {
+      const float down = (static_cast<float>(i) + 0.5f) / static_cast<float>(shape.down) - 0.5f;
+      for (int j = 0; j < shape.across; ++j) {
+        const float across =
+            (static_cast<float>(j) + 0.5f) / static_cast<float>(shape.across) - 0.5f;
+        points_.push_back(x + across * shape.x_across + down * shape.x_down);
+        points_.push_back(y + across * shape.y_across + down * shape.y_down);
       }
     }
   }
-  const float share = 1.0f / static_cast<float>(shape.across * shape.down);
-  for (std::ptrdiff_t c = 0; c < channels; ++c) {
-    out[c] = rounded(sum[c] * share);
+
+  void look_up() {
+    samples_.resize(points_.size() / 2 * static_cast<std::size_t>(image_.channels));
+    sample_points(image_, points_.data(), 2, points_.size() / 2, samples_.data());
+    with_channels(std::ptrdiff_t{image_.channels}, [&](auto channels) {
+      const float* sample = samples_.data();
+      for (const Texel& texel : texels_) {
+        std::uint8_t* const out = colors_ + static_cast<std::ptrdiff_t>(texel.place) * channels;
+        if (texel.samples == 1) {
+          std::transform(sample, sample + channels, out, rounded);
+        } else {
+          const float share = 1.0f / static_cast<float>(texel.samples);
+          for (std::ptrdiff_t c = 0; c < channels; ++c) {
+            float sum = 0.0f;
+            for (std::ptrdiff_t i = 0; i < texel.samples; ++i) sum += sample[i * channels + c];
+            out[c] = rounded(sum * share);
+          }
+        }
+        sample += texel.samples * channels;
+      }
+    });
+    points_.clear();
+    texels_.clear();
   }
-}
+
+ private:
+  static constexpr std::size_t kMostPoints = 2048;  // so that all of it stays in a small cache
+
+  struct Texel {
+    std::size_t place;
+    std::ptrdiff_t samples;
+  };
+
+  static std::uint8_t rounded(float value) {
+    return static_cast<std::uint8_t>(std::min(value + 0.5f, 255.0f));
+  }
+
+  const ImageView& image_;
+  std::uint8_t* colors_;
+  std::vector<float> points_, samples_;
+  std::vector<Texel> texels_;
+};
 
 }  // namespace
 
@@ -242,16 +294,7 @@ void sample_bilinear(const ImageView& image, Span<const float> points, int strid
   const auto channels = static_cast<std::size_t>(image.channels);
   require_size("out", count * channels, out.size());
 
-  const auto sampled = as_sampled(image);
-  if (sampled && stride <= simd::SampledImage::kMostStride) {
-    simd::loops().sample_points(*sampled, points.data(), step, count, out.data());
-    return;
-  }
-  with_channels(std::ptrdiff_t{image.channels}, [&](auto fixed) {
-    for (std::size_t i = 0; i < count; ++i) {
-      sample(image, points[i * step], points[i * step + 1], fixed, &out[i * channels]);
-    }
-  });
+  sample_points(image, points.data(), step, count, out.data());
 }
 
 void uv_texture(const ImageView& image, Span<const float> vertices, Span<const float> uv,
@@ -297,9 +340,10 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
                  Span<const std::int32_t> triangles, int size, Span<std::uint8_t> colors,
                  Span<float> visibility) {
   require_image(image);
-  const std::size_t count = require_vertices(points);
+  const std::size_t count = require_vertices(occluders);
+  const std::size_t looks = count > 0 ? points.size() / occluders.size() : 1;
+  require_size("points", looks * occluders.size(), points.size());
   require_size("normals", points.size(), normals.size());
-  require_size("occluders", points.size(), occluders.size());
   require_size("uv", 2 * count, uv.size());
   require_triangles(triangles, count);
   require_finite("points", points);
@@ -307,8 +351,8 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
   require(size > 0, "size", "at least 1", size);
   const auto side = static_cast<std::size_t>(size);
   const auto channels = static_cast<std::size_t>(image.channels);
-  require_size("colors", side * side * channels, colors.size());
-  require_size("visibility", side * side, visibility.size());
+  require_size("colors", looks * side * side * channels, colors.size());
+  require_size("visibility", looks * side * side, visibility.size());
 
   constexpr int kCoarsest = 512;
   constexpr int kFinest = 2048;
@@ -324,21 +368,38 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
     layout[3 * i + 1] = (1.0f - uv[2 * i + 1]) * scale - 0.5f;
   }
 
-  std::vector<Footprint> footprints(triangles.size() / 3);
-  for (std::size_t t = 0; t < footprints.size(); ++t) {
-    std::array<const float*, 3> p{}, q{};
-    for (std::size_t i = 0; i < 3; ++i) {
-      const auto vertex = static_cast<std::size_t>(triangles[3 * t + i]);
-      p[i] = &points[3 * vertex];
-      q[i] = &layout[3 * vertex];
+  const float right = static_cast<float>(image.width) - 0.5f;
+  const float bottom = static_cast<float>(image.height) - 0.5f;
+  struct Look {
+    const float* points;
+    const float* normals;
+    std::vector<Footprint> footprints;  // of the triangles
+    Texels texels;
+    float* visibility;
+  };
+  std::vector<Look> all;
+  all.reserve(looks);
+  for (std::size_t k = 0; k < looks; ++k) {
+    const float* const own_points = points.data() + k * 3 * count;
+    std::vector<Footprint> footprints(triangles.size() / 3);
+    for (std::size_t t = 0; t < footprints.size(); ++t) {
+      std::array<const float*, 3> p{}, q{};
+      for (std::size_t i = 0; i < 3; ++i) {
+        const auto vertex = static_cast<std::size_t>(triangles[3 * t + i]);
+        p[i] = own_points + 3 * vertex;
+        q[i] = &layout[3 * vertex];
+      }
+      footprints[t] = footprint(p, q);
     }
-    footprints[t] = footprint(p, q);
+    all.push_back({own_points, normals.data() + k * 3 * count, std::move(footprints),
+                   Texels(image, colors.data() + k * side * side * channels),
+                   visibility.data() + k * side * side});
   }
 
   // Strip by strip, so that the buffers of a large texture stay small.
   constexpr int kStrip = 64;
   const std::size_t strip_pixels = side * static_cast<std::size_t>(std::min(kStrip, size));
-  std::vector<float> strip_depth(strip_pixels), weights(3 * strip_pixels), scratch(2 * channels);
+  std::vector<float> strip_depth(strip_pixels), weights(3 * strip_pixels);
   std::vector<std::int32_t> owners(strip_pixels);
   RasterBuffers buffers;
   buffers.width = size;
@@ -352,34 +413,31 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
     rasterize(layout, triangles, {}, 0, buffers);
     const std::size_t first = static_cast<std::size_t>(top) * side;
     const std::size_t pixels = static_cast<std::size_t>(buffers.height) * side;
-    with_channels(std::ptrdiff_t{image.channels}, [&](auto fixed) {
+    for (Look& look : all) {
       for (std::size_t i = 0; i < pixels; ++i) {
-        if (owners[i] < 0) {
-          continue;
-        }
+        if (owners[i] < 0) continue;
         const auto triangle = static_cast<std::size_t>(owners[i]);
         std::array<float, 3> point{}, normal{};
         for (std::size_t corner = 0; corner < 3; ++corner) {
           const auto vertex = static_cast<std::size_t>(triangles[3 * triangle + corner]);
           const float weight = weights[3 * i + corner];
           for (std::size_t axis = 0; axis < 3; ++axis) {
-            point[axis] += weight * points[3 * vertex + axis];
-            normal[axis] += weight * normals[3 * vertex + axis];
+            point[axis] += weight * look.points[3 * vertex + axis];
+            normal[axis] += weight * look.normals[3 * vertex + axis];
           }
         }
-        const Footprint& shape = footprints[triangle];
-        sample_texel(image, point[0], point[1], shape, fixed, scratch.data(),
-                     &colors[(first + i) * channels]);
-        const bool inside = point[0] >= -0.5f && point[1] >= -0.5f &&
-                            point[0] <= static_cast<float>(image.width) - 0.5f &&
-                            point[1] <= static_cast<float>(image.height) - 0.5f;
-        const float length =
-            std::sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2]);
+        const Footprint& shape = look.footprints[triangle];
+        look.texels.add(first + i, point[0], point[1], shape);
+        const bool inside =
+            point[0] >= -0.5f && point[1] >= -0.5f && point[0] <= right && point[1] <= bottom;
         const bool seen = inside && normal[2] > 0.0f && !shape.edge_on &&
                           !depth.hides(point[0], point[1], point[2], shape.slope);
-        visibility[first + i] = seen ? normal[2] / length : 0.0f;
+        const float length =
+            std::sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2]);
+        look.visibility[first + i] = seen ? normal[2] / length : 0.0f;
       }
-    });
+      look.texels.look_up();
+    }
   }
 }
 

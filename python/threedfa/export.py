@@ -181,9 +181,8 @@ class _Scene:
                     "again with BFM_UV.mat and indices.npy beside the other files"
                 )
             assert self.pixels is not None and self.texture_size is not None
-            texture = encode_image(
-                mesh_texture(self.pixels, face, self.texture_size), f".{self.texture_format}"
-            )
+            picture = mesh_texture(self.pixels, face, self.texture_size)
+            texture = encode_image(picture, f".{self.texture_format}", smooth=True)
         colors = None if self.textured else self.colors(face)
         return MeshPart(
             f"face{number}",

@@ -21,7 +21,7 @@ _Image: TypeAlias = NDArray[np.uint8]
 # Visibility from which a texel is worth something, and all: seen at 84° and at 70°, where the
 # picture has 1/10 and 1/3 of the texture's resolution.
 _GRAZING, _CLEAR = 0.1, 0.34
-_COARSE = 512  # side of the picture that says where both sides are blended
+_COARSE = 256  # side of the picture that says where both sides are blended
 _LEAST = 0.02  # what the border of what is seen is worth: all, where nothing better is known
 _ENOUGH = 0.02  # a weight from which a texel needs no colours from around
 _RIM = 0.005  # of the face in the picture, in extents of the face
@@ -126,27 +126,31 @@ def _lay_out(
             "uv_texture: expected a model with texture coordinates, this pack's has none; import "
             "it again with BFM_UV.mat and indices.npy beside the other files"
         )
-    vertices, normals, triangles = face.vertices, face.normals, face.triangles
+    vertices, normals = face.vertices, face.normals
     if fill != "mirror":
-        texture, visibility = _core.texture_map(
-            image, vertices, normals, vertices, uv, triangles, size
+        (texture,), (visibility,) = _core.texture_map(
+            image, vertices[None], normals[None], vertices, uv, face.triangles, size
         )
         if fill == "transparent":
             seen = visibility > 0
             texture = np.dstack([texture * seen[:, :, None], seen * np.uint8(255)])
         return texture, visibility
 
-    # Which pixels are the face's is looked up as a fourth channel.
-    image = np.dstack([image, _inside(image, face)])
-    own, visibility = _core.texture_map(image, vertices, normals, vertices, uv, triangles, size)
+    # The same layout, its vertices looked up where they are, and where their mirror images are.
     mirror = face.model.mirror_vertices
-    if mirror is None:
-        return _blend(own, visibility, own, np.minimum(visibility, 0)), visibility
-    # The same layout, its vertices looked up where their mirror images are.
-    other, other_visibility = _core.texture_map(
-        image, vertices[mirror], normals[mirror], vertices, uv, triangles, size
+    looks: list[Any] = [slice(None)] if mirror is None else [slice(None), mirror]
+    # Which pixels are the face's is looked up as a fourth channel.
+    colors, seen = _core.texture_map(
+        np.dstack([image, _inside(image, face)]),
+        np.stack([vertices[look] for look in looks]),
+        np.stack([normals[look] for look in looks]),
+        vertices,
+        uv,
+        face.triangles,
+        size,
     )
-    return _blend(own, visibility, other, other_visibility), visibility
+    other = np.minimum(seen[0], 0) if mirror is None else seen[1]
+    return _blend(colors[0], seen[0], colors[-1], other), seen[0]
 
 
 def _inside(image: _Image, face: Face) -> _Image:
@@ -178,22 +182,21 @@ def _blend(
     channel that says how much of it is the face's."""
     covered = own_visibility >= 0
     own_weight = _weight(own_visibility, covered, own[:, :, 3])
-    own_colors, other_colors = own[:, :, :3], other[:, :, :3]
+    colors: _Image = cv2.cvtColor(own, cv2.COLOR_RGBA2RGB).astype(np.uint8, copy=False)
     doubtful = covered & (own_weight < 1)
     if not doubtful.any():
-        return np.ascontiguousarray(own_colors)
+        return colors
     # The other side counts as far as it is seen better, and has what this side leaves.
     better = ((other_visibility - own_visibility) / _CLEAR).clip(0, 1)
     other_weight = (1 - own_weight) * better * _weight(other_visibility, covered, other[:, :, 3])
     total = own_weight + other_weight
     share = np.divide(own_weight, total, out=np.ones_like(total), where=total > 0)
-    mixed: _Image = cv2.blendLinear(own_colors, other_colors, share, 1 - share).astype(
-        np.uint8, copy=False
-    )
+    mixed = cv2.cvtColor(cv2.blendLinear(own, other, share, 1 - share), cv2.COLOR_RGBA2RGB)
     known = (total / _ENOUGH).clip(0, 1)
     if (doubtful & (known < 1)).any() and known.any():
         mixed = _smooth(mixed, known)
-    return _replaced(own_colors, doubtful, mixed)
+    cv2.copyTo(mixed, doubtful.view(np.uint8), colors)
+    return colors
 
 
 def _weight(
@@ -201,7 +204,7 @@ def _weight(
 ) -> NDArray[np.float32]:
     """1 well within what is clearly seen, little at its border, 0 where nothing is seen."""
     clear = ((visibility - _GRAZING) / (_CLEAR - _GRAZING)).clip(0, 1)
-    clear *= (inside.astype(np.float32) / 127.5 - 1).clip(0, 1)  # at least half of the texel
+    clear *= (inside * np.float32(1 / 127.5) - 1).clip(0, 1)  # at least half of the texel
     # The border is soft, so the picture of it may be coarse: blurring a large one takes minutes.
     side = len(clear)
     coarse = min(side, _COARSE)
@@ -219,28 +222,25 @@ def _weight(
     within = (around / np.maximum(known, 1e-6) * 2 - 1).clip(_LEAST, 1)
     within[within > 1 - 1e-3] = 1
     within = cv2.resize(within, (side, side), interpolation=cv2.INTER_LINEAR)
-    weight: NDArray[np.float32] = np.where(covered, clear * within, 0).astype(np.float32)
-    return weight
+    clear *= within  # 0 where nothing is covered
+    return clear
 
 
 def _spread(colors: _Image, known: NDArray[np.bool_]) -> _Image:
-    """Known colours, and smooth ones between and around them."""
-    if known.all() or not known.any():
-        return colors
-    return _replaced(colors, ~known, _smooth(colors, known.astype(np.float32)))
+    """Known colours, and smooth ones between and around them, which take their places."""
+    if not known.all() and known.any():
+        smooth = _smooth(colors, known.astype(np.float32))
+        cv2.copyTo(smooth, (~known).view(np.uint8), colors)
+    return colors
 
 
-def _replaced(colors: _Image, places: NDArray[np.bool_], others: _Image) -> _Image:
-    """The colours, but the others in these places."""
-    result = np.array(colors, order="C")
-    cv2.copyTo(others, places.view(np.uint8), result)
-    return result
-
-
-def _smooth(colors: _Image, weight: NDArray[np.float32]) -> _Image:
+def _smooth(colors: Any, weight: NDArray[np.float32]) -> Any:
     """Colours for every pixel, from those there are as far as their weights of 0..1 go."""
-    filled = _pull_push(cv2.multiply(colors, cv2.merge([weight] * 3), dtype=cv2.CV_32F), weight)
-    return cv2.convertScaleAbs(filled).astype(np.uint8, copy=False)
+    weighted = cv2.multiply(colors, cv2.merge([weight] * 3), dtype=cv2.CV_32F)
+    # Bytes do for the last of the levels, on which most of the time would go.
+    coarse = cv2.convertScaleAbs(_pull_push(*_halved(weighted, weight)))
+    fine = cv2.resize(coarse, weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.blendLinear(colors, fine, weight, 1 - weight)
 
 
 def _pull_push(colors: NDArray[Any], weight: NDArray[Any]) -> NDArray[np.float32]:
@@ -253,14 +253,18 @@ def _pull_push(colors: NDArray[Any], weight: NDArray[Any]) -> NDArray[np.float32
     if side == 1:
         filled = colors / np.maximum(weight, 1e-12)[:, :, None]
         return filled
-    half = (side + 1) // 2
-    low, low_weight = (
-        cv2.resize(values, (half, half), interpolation=cv2.INTER_AREA)
-        for values in (colors, weight)
-    )
-    # A pixel of which a quarter is known is known: the rest of it takes its colour from there.
-    gain = np.minimum(4, 1 / np.maximum(low_weight, 1e-12))
-    coarse = _pull_push(low * gain[:, :, None], low_weight * gain)
+    coarse = _pull_push(*_halved(colors, weight))
     fine = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)
     filled = colors + fine * (1 - weight)[:, :, None]
     return filled
+
+
+def _halved(colors: Any, weight: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Weighted colours and weights of half the size. A pixel of which a quarter is known is known:
+    the rest of it takes its colour from there."""
+    half = ((len(weight) + 1) // 2,) * 2
+    low, low_weight = (
+        cv2.resize(values, half, interpolation=cv2.INTER_AREA) for values in (colors, weight)
+    )
+    gain = np.minimum(4, 1 / np.maximum(low_weight, 1e-12))
+    return low * gain[:, :, None], low_weight * gain

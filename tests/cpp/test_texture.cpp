@@ -278,6 +278,31 @@ TEST_CASE("texture map: outside the layout it is black, and the first triangle w
   }
 }
 
+TEST_CASE("texture map: several meshes at once are looked up as each is alone") {
+  // The second is so large in the picture that each texel takes many samples.
+  const std::vector<std::vector<float>> points{{0, 0, 0, 3, 0, 1, 3, 2, 0, 0, 2, 0},
+                                               {-400, 0, 0, 400, 0, 0, 400, 90, 5, -400, 90, 0}};
+  const std::vector<std::vector<float>> normals{kFront, repeated({0.6f, 0, 0.8f}, 4)};
+  constexpr int kSize = 70;  // more than one strip
+  constexpr std::ptrdiff_t kTexels = kSize * kSize;
+  std::vector<float> all_points = points[0], all_normals = normals[0];
+  all_points.insert(all_points.end(), points[1].begin(), points[1].end());
+  all_normals.insert(all_normals.end(), normals[1].begin(), normals[1].end());
+  std::vector<std::uint8_t> colors(2 * kTexels), alone(kTexels);
+  std::vector<float> visibility(2 * kTexels), alone_visibility(kTexels);
+  texture_map(kSmallView, all_points, all_normals, points[0], kSquareUv, kSquare, kSize, colors,
+              visibility);
+  for (std::size_t k = 0; k < 2; ++k) {
+    texture_map(kSmallView, points[k], normals[k], points[0], kSquareUv, kSquare, kSize, alone,
+                alone_visibility);
+    const std::ptrdiff_t begin = static_cast<std::ptrdiff_t>(k) * kTexels;
+    CHECK(std::equal(alone.begin(), alone.end(), colors.begin() + begin));
+    CHECK(std::equal(alone_visibility.begin(), alone_visibility.end(), visibility.begin() + begin));
+    CHECK(alone.front() != alone.back());
+  }
+  CHECK_FALSE(std::equal(alone.begin(), alone.end(), colors.begin()));
+}
+
 TEST_CASE("texture map: huge and degenerate numbers are survived") {
   const float most = std::numeric_limits<float>::max();
   const std::vector<float> wild{-most, 0, most, most, most, 0, 0, -most, -most, 1, 1, 1e-40f};

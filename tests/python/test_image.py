@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from threedfa.errors import ExportError, ImageError
 from threedfa.image import (
     DEFAULT_MAX_PIXELS,
     check_side,
+    encode_image,
     encoded_size,
     is_reversed,
     load_image,
@@ -567,3 +569,11 @@ def test_arrays_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="got list"):
         save_image(tmp_path / "a.png", [[0]])  # type: ignore[arg-type]
     assert not any(tmp_path.iterdir())
+
+
+def test_pictures_without_grain_are_smaller_as_such() -> None:
+    smooth = cv2.resize(PICTURE, (400, 300), interpolation=cv2.INTER_CUBIC)
+    small, usual = encode_image(smooth, ".png", smooth=True), encode_image(smooth, ".png")
+    assert len(small) < len(usual)
+    np.testing.assert_array_equal(load_image(small), smooth)
+    assert encode_image(smooth, ".jpg", smooth=True) == encode_image(smooth, ".jpg")

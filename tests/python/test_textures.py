@@ -360,16 +360,18 @@ def test_arguments_are_left_as_they_were(model: MorphableModel) -> None:
 def test_kernel_checks_its_arguments(model: MorphableModel) -> None:
     face = turned(model)
     good: dict[str, Any] = {
-        "image": np.zeros((9, 9, 3), np.uint8), "points": face.vertices,
-        "normals": face.normals, "occluders": face.vertices, "uv": model.uv,
+        "image": np.zeros((9, 9, 3), np.uint8), "points": face.vertices[None],
+        "normals": face.normals[None], "occluders": face.vertices, "uv": model.uv,
         "triangles": face.triangles, "size": 8,
     }  # fmt: skip
     _core.texture_map(**good)
     for name, wrong, error in (
         ("image", np.zeros((9, 9, 3)), TypeError),
-        ("points", face.vertices[:5], ValueError),
-        ("points", face.vertices * np.nan, ValueError),
-        ("normals", face.vertices[:, :2], ValueError),
+        ("points", face.vertices, ValueError),
+        ("points", face.vertices[None, :5], ValueError),
+        ("points", face.vertices[None] * np.nan, ValueError),
+        ("normals", face.vertices[None, :, :2], ValueError),
+        ("normals", np.stack([face.normals] * 2), ValueError),
         ("occluders", face.vertices[1:], ValueError),
         ("uv", face.vertices, ValueError),
         ("triangles", face.triangles + 1, ValueError),

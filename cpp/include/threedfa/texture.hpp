@@ -34,14 +34,15 @@ void uv_texture(const ImageView& image, Span<const float> vertices, Span<const f
 /// the viewer (orthographic, +z): 1 where it is seen from the front; 0 where it faces away, lies
 /// behind another part of the mesh (z-buffer) or outside the picture; -1 where the layout has no
 /// triangle. Where the layout overlaps itself, the first triangle counts.
-/// @param points     V x 3, where each vertex of the layout is looked up: image pixels, z towards
-///                   the viewer. The mesh itself, or its mirror image to see the other side
-/// @param normals    V x 3, unit normals at the points, +z towards the viewer
+/// @param points     K x V x 3, where each vertex of the layout is looked up: image pixels, z
+///                   towards the viewer. The mesh itself, say, and its mirror image to see the
+///                   other side; K of them at once share what the layout alone decides
+/// @param normals    K x V x 3, unit normals at the points, +z towards the viewer
 /// @param occluders  V x 3, the mesh that hides points: image pixels
 /// @param uv         V x 2, 0..1, v up
 /// @param triangles  T x 3, of the points and of the occluders
-/// @param colors     size x size x channels; black where the layout has no triangle
-/// @param visibility size x size
+/// @param colors     K x size x size x channels; black where the layout has no triangle
+/// @param visibility K x size x size
 /// @throws std::invalid_argument on sizes that do not match, an index out of range, or points or
 ///         occluders that are not finite
 void texture_map(const ImageView& image, Span<const float> points, Span<const float> normals,
