@@ -1,4 +1,4 @@
-// Registers of numbers and what the rasterizer does with them: sixteen with AVX-512, eight with
+// Registers of numbers and what is done with them: sixteen with AVX-512, eight with
 // AVX2, four with NEON, and in the plain build one, which is what the others are compared with. All
 // compute the same to the last bit. Part of loops.inl.
 
@@ -38,6 +38,19 @@ THREEDFA_SIMD_INLINE Ints load(const std::int32_t* from) {
   Ints value;
   memcpy(&value, from, sizeof value);
   return value;
+}
+THREEDFA_SIMD_INLINE Ints load(const std::int16_t* from) {
+#if defined(THREEDFA_SIMD_AVX512)
+  return reinterpret_cast<Ints>(
+      _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#elif defined(THREEDFA_SIMD_AVX2)
+  return reinterpret_cast<Ints>(
+      _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#elif defined(THREEDFA_SIMD_NEON)
+  return vmovl_s16(vld1_s16(from));
+#else
+  return *from;
+#endif
 }
 THREEDFA_SIMD_INLINE void store(float* to, Floats value) { memcpy(to, &value, sizeof value); }
 THREEDFA_SIMD_INLINE void store(std::int32_t* to, Ints value) { memcpy(to, &value, sizeof value); }
