@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -114,16 +115,40 @@ class FaceAnalyzer:
             size = min(size, max(1, len(images) // self._workers))
         source = iter(images)
         groups = iter(lambda: list(islice(source, size)), [])
-        if self._workers == 1:
-            analyze = partial(_analyze, self.detector, self.aligner, color=color)
-            return list(chain.from_iterable(map(analyze, groups)))
-        analyze = partial(_analyze, *self._single, color=color)
-        return list(chain.from_iterable(_in_threads(analyze, groups, self._workers)))
+
+        def work(analyzer: FaceAnalyzer, group: list[Any]) -> list[list[Face]]:
+            return _analyze(analyzer.detector, analyzer.aligner, group, color)
+
+        return list(chain.from_iterable(self.map(work, groups)))
+
+    def map(
+        self, work: Callable[[FaceAnalyzer, _Item], _Result], items: Iterable[_Item]
+    ) -> Iterator[_Result]:
+        """What ``work(analyzer, item)`` gives for each item, on as many threads as the networks
+        have: for reading, analyzing and writing many pictures, say, each on one thread.
+
+        Args:
+            work: gets an analyzer as this one, whose networks keep to the thread they run on.
+            items: taken as they are needed, at most three for each thread ahead.
+
+        Yields:
+            The results, in the order of the items.
+
+        Raises:
+            Whatever ``work`` or the items raise, in its place; what is not begun is then left.
+        """
+        if self._workers == 1 or (isinstance(items, Sized) and len(items) < 2):
+            return (work(self, item) for item in items)
+        return _in_threads(partial(work, self._single), items, self._workers)
 
     @cached_property
-    def _single(self) -> tuple[FaceDetector, FaceAligner]:
-        """Detector and aligner whose networks leave the other threads alone."""
-        return self.detector.single_threaded(), self.aligner.single_threaded()
+    def _single(self) -> FaceAnalyzer:
+        """This one with networks that leave the other threads alone."""
+        other = copy.copy(self)
+        other.detector = self.detector.single_threaded()
+        other.aligner = self.aligner.single_threaded()
+        other._workers = 1
+        return other
 
 
 def _analyze(
@@ -138,7 +163,8 @@ def _in_threads(
     function: Callable[[_Item], _Result], items: Iterable[_Item], count: int
 ) -> Iterator[_Result]:
     """What ``map`` gives, computed by ``count`` threads, for which as many items again wait."""
-    with ThreadPoolExecutor(count) as pool:
+    pool = ThreadPoolExecutor(count)
+    try:
         pending: deque[Future[_Result]] = deque()
         for item in items:
             pending.append(pool.submit(function, item))
@@ -146,3 +172,5 @@ def _in_threads(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -280,24 +280,35 @@ def _analyze_files(
     tables = _tables(options, analyzer.model, results, frames)
     for name in tables:
         _require_free(options.output / name, given)
-    failed = 0
-    # None: where stderr is no terminal.
-    progress = tqdm(paths, disable=len(paths) < 2 or None, unit="picture")
-    for path, stem in zip(progress, _unique_stems(paths), strict=True):
+
+    def attempt(analyzer: FaceAnalyzer, named: tuple[Path, str]) -> Frame | Exception:
+        path, stem = named
         try:
-            frame = _analyze_file(analyzer, path, options.output / stem, options, given)
+            return _analyze_file(analyzer, path, options.output / stem, options, given)
         except (ThreedfaError, ValueError, MemoryError, cv2.error) as error:
             # ValueError: results that are no numbers; cv2.error: most often its memory, too.
+            return error
+
+    failed = 0
+    pictures = list(zip(paths, _unique_stems(paths), strict=True))
+    outcomes = tqdm(
+        analyzer.map(attempt, pictures),
+        total=len(paths),
+        disable=len(paths) < 2 or None,  # None: where stderr is no terminal
+        unit="picture",
+    )
+    for path, outcome in zip(paths, outcomes, strict=True):
+        if isinstance(outcome, Exception):
             failed += 1
-            reason = "not enough memory for this picture" if _no_memory(error) else str(error)
+            reason = "not enough memory for this picture" if _no_memory(outcome) else str(outcome)
             tqdm.write(f"threedfa: {path}: {reason}", file=sys.stderr)
             frames.append((path, (1, 1), []))
         else:
-            count = len(frame[2])
+            count = len(outcome[2])
             tqdm.write(f"{path}: {count} {'face' if count == 1 else 'faces'}")
             if tables:
-                results.append(frame)
-                frames.append(frame)
+                results.append(outcome)
+                frames.append(outcome)
     for name, write in tables.items():
         write(options.output / name)
     if failed:

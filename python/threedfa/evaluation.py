@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .analyzer import FaceAnalyzer
 from .errors import ImageError
+from .face import Face
 from .image import SUFFIXES
 
 Array = NDArray[np.float32]
@@ -88,21 +89,26 @@ def read_marked(images: Path, points: Path) -> list[Marked]:
 
 def measure(analyzer: FaceAnalyzer, marked: Iterable[Marked]) -> Measured:
     """Analyze each picture and take the detection that fits the marked face best."""
-    found, truth, yaws, unread = [], [], [], []
-    missed = 0
-    for item in marked:
+
+    def fitting(analyzer: FaceAnalyzer, item: Marked) -> tuple[Array, Face | ImageError | None]:
         try:
             faces = analyzer.analyze(item.image)
         except ImageError as error:
-            unread.append(str(error))
-            continue
+            return item.points, error
         best = best_box(np.array([face.bbox for face in faces], np.float32), item.points)
-        if best is None:
+        return item.points, None if best is None else faces[best]
+
+    found, truth, yaws, unread = [], [], [], []
+    missed = 0
+    for points, face in analyzer.map(fitting, marked):
+        if isinstance(face, ImageError):
+            unread.append(str(face))
+        elif face is None:
             missed += 1
-            continue
-        found.append(faces[best].landmarks[:, :2])
-        truth.append(item.points)
-        yaws.append(faces[best].pose.yaw)
+        else:
+            found.append(face.landmarks[:, :2])
+            truth.append(points)
+            yaws.append(face.pose.yaw)
     return Measured(
         np.reshape(np.array(found, np.float32), (-1, 68, 2)),
         np.reshape(np.array(truth, np.float32), (-1, 68, 2)),

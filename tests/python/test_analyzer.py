@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
@@ -269,3 +269,62 @@ def test_threads_give_what_one_thread_gives(
     for results in run_in_threads(analyzers, images):
         for faces, others in zip(results, expected, strict=True):
             assert_same(faces, others)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_map_gives_results_in_order_and_takes_items_as_needed(toy_pack: Path, threads: int) -> None:
+    analyzer = FaceAnalyzer(toy_pack, num_threads=threads)
+    images = [picture(n, seed=n) for n in range(9)]
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for n in range(9):
+            taken += 1
+            yield n
+
+    def work(own: FaceAnalyzer, n: int) -> tuple[int, list[Face]]:
+        return n, own.analyze(images[n])
+
+    results = analyzer.map(work, items())
+    assert next(results)[0] == 0
+    assert taken <= 3 * threads
+    rest = list(results)
+    assert [n for n, _ in rest] == list(range(1, 9))
+    for n, faces in rest:
+        assert_same(faces, analyzer.analyze(images[n]))
+
+
+def test_map_leaves_what_is_not_begun_when_something_fails(
+    toy_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *arguments: Any, **options: Any) -> None:
+            super().shutdown(wait=False, **options)
+            over.set()
+            super().shutdown(*arguments, **options)
+
+    monkeypatch.setattr("threedfa.analyzer.ThreadPoolExecutor", Pool)
+    begun: list[int] = []
+
+    def work(_: FaceAnalyzer, n: int) -> None:
+        begun.append(n)
+        if n == 0:
+            raise ValueError("the first one")
+        assert over.wait(timeout=60)
+
+    with pytest.raises(ValueError, match="the first one"):
+        list(FaceAnalyzer(toy_pack, num_threads=2).map(work, range(100)))
+    assert sorted(begun) in ([0, 1], [0, 1, 2])  # of five that were to be done
+
+
+def test_map_gives_a_single_item_all_threads(toy_pack: Path) -> None:
+    analyzer = FaceAnalyzer(toy_pack, num_threads=2)
+    used: list[FaceAnalyzer] = []
+    for items in ([1], [1, 2]):
+        list(analyzer.map(lambda own, _: used.append(own), items))
+    assert used[0] is analyzer
+    assert used[1] is used[2] is not analyzer
+    assert used[1].detector.score_threshold == analyzer.detector.score_threshold
