@@ -1,13 +1,13 @@
 #include "threedfa/painting.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
+#include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "bounds.hpp"
+#include "rasterize_bytes.hpp"
 #include "row_stride.hpp"
-#include "simd/loops.hpp"
 #include "threedfa/rasterizer.hpp"
 #include "triangle_indices.hpp"
 
@@ -44,41 +44,14 @@ void paint_mesh(const Canvas& canvas, Span<const float> vertices,
   const Bounds bounds = bounds_of(vertices);
   find_window(bounds.low[0], bounds.high[0], canvas.width, buffers.left, buffers.width);
   find_window(bounds.low[1], bounds.high[1], canvas.height, buffers.top, buffers.height);
-  const auto width = static_cast<std::size_t>(buffers.width);
-  const std::size_t pixels = static_cast<std::size_t>(buffers.height) * width;
-  workspace.depth.resize(pixels);
-  workspace.image.resize(channels * pixels);
-  workspace.row.resize(width);
+  workspace.depth.resize(static_cast<std::size_t>(buffers.height) *
+                         static_cast<std::size_t>(buffers.width));
   buffers.depth = workspace.depth.data();
-  buffers.image = workspace.image.data();
   clear(buffers);
-  rasterize(vertices, triangles, colors, static_cast<int>(channels), buffers);
-
-  const simd::Loops& loops = simd::loops();
-  const auto is_drawn = [](float z) { return z != -std::numeric_limits<float>::infinity(); };
-  for (int row = 0; row < buffers.height; ++row) {
-    const std::size_t first = static_cast<std::size_t>(row) * width;
-    const float *const depth = &workspace.depth[first], *const depth_end = depth + width;
-    const float* const color = &workspace.image[channels * first];
-    std::uint8_t* const out =
-        canvas.data + (buffers.top + row) * canvas.row_stride + std::ptrdiff_t{3} * buffers.left;
-    // One run of drawn pixels after the other.
-    for (const float* end = depth;;) {
-      const float* const begin = std::find_if(end, depth_end, is_drawn);
-      if (begin == depth_end) break;
-      end = std::find_if_not(begin, depth_end, is_drawn);
-      const auto from = static_cast<std::size_t>(begin - depth);
-      const auto run = static_cast<std::size_t>(end - begin);
-      if (channels == 3) {
-        loops.to_bytes(color + 3 * from, 255.0f, 3 * run, out + 3 * from);
-        continue;
-      }
-      loops.to_bytes(color + from, 255.0f, run, workspace.row.data());
-      for (std::size_t i = 0; i < run; ++i) {
-        std::fill_n(out + 3 * (from + i), 3, workspace.row[i]);
-      }
-    }
-  }
+  std::uint8_t* const corner =
+      canvas.data + buffers.top * canvas.row_stride + std::ptrdiff_t{3} * buffers.left;
+  rasterize_bytes(vertices, triangles, colors, static_cast<int>(channels), buffers,
+                  {corner, canvas.row_stride, buffers.width, 3, 255.0f});
 }
 
 }  // namespace threedfa

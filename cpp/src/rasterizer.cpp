@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "rasterize_bytes.hpp"
 #include "simd/loops.hpp"
 #include "simd/triangle.hpp"
 #include "triangle_indices.hpp"
@@ -43,9 +44,11 @@ void narrow(const simd::Edge& edge, double row_value, int& first, int& last) {
 /// Draws triangles so that of equal depths the first triangle's stays.
 class Painter {
  public:
-  Painter(const Mesh& mesh, const RasterBuffers& buffers)
+  /// @param bytes also gets the attributes; may be null
+  Painter(const Mesh& mesh, const RasterBuffers& buffers, const simd::ByteTarget* bytes)
       : mesh_(mesh),
         buffers_(buffers),
+        bytes_(bytes),
         window_{buffers.left, buffers.left + buffers.width - 1, buffers.top,
                 buffers.top + buffers.height - 1},
         grid_{buffers.left, buffers.top, buffers.width} {}
@@ -153,6 +156,9 @@ class Painter {
     if (buffers.image != nullptr) {
       loops_.paint_attributes(list_, shown, count, mesh_.attributes, buffers.image);
     }
+    if (bytes_ != nullptr) {
+      loops_.paint_bytes(list_, shown, count, mesh_.attributes, *bytes_);
+    }
     list_.size = list_.inside_count = list_.unsure_count = 0;
   }
 
@@ -206,6 +212,7 @@ class Painter {
 
   const Mesh& mesh_;
   const RasterBuffers& buffers_;
+  const simd::ByteTarget* const bytes_;
   const simd::PixelWindow window_;
   const simd::PixelGrid grid_;
   const simd::Loops& loops_ = simd::loops();
@@ -229,6 +236,35 @@ std::size_t require_buffers(const RasterBuffers& buffers) {
   return pixels;
 }
 
+void draw(Span<const float> vertices, Span<const std::int32_t> triangles,
+          Span<const float> attributes, int channels, const RasterBuffers& buffers,
+          const simd::ByteTarget* bytes) {
+  const std::size_t pixels = require_buffers(buffers);
+  const std::size_t vertex_count = require_vertices(vertices);
+  require_triangles(triangles, vertex_count);
+  const std::size_t triangle_count = triangles.size() / 3;
+  constexpr std::size_t kMost = std::numeric_limits<std::int32_t>::max() / 3;
+  if (triangle_count > kMost || vertex_count > kMost) {
+    require(false, "mesh", "at most " + std::to_string(kMost) + " vertices and triangles",
+            vertex_count, " and ", triangle_count);
+  }
+  std::size_t attribute_count = 0;
+  if (buffers.image != nullptr || bytes != nullptr) {
+    require(channels > 0, "channels", "at least 1", channels);
+    attribute_count = vertex_count * static_cast<std::size_t>(channels);
+  }
+  require_size("attributes", attribute_count, attributes.size());
+  if (pixels == 0) {
+    return;
+  }
+
+  const Mesh mesh{
+      {vertices.data(), triangles.data(), static_cast<std::int32_t>(vertex_count) - 1},
+      triangle_count,
+      {triangles.data(), attributes.data(), static_cast<std::size_t>(std::max(channels, 0))}};
+  Painter(mesh, buffers, bytes).paint();
+}
+
 }  // namespace
 
 void clear(const RasterBuffers& buffers) {
@@ -244,30 +280,13 @@ void clear(const RasterBuffers& buffers) {
 
 void rasterize(Span<const float> vertices, Span<const std::int32_t> triangles,
                Span<const float> attributes, int channels, const RasterBuffers& buffers) {
-  const std::size_t pixels = require_buffers(buffers);
-  const std::size_t vertex_count = require_vertices(vertices);
-  require_triangles(triangles, vertex_count);
-  const std::size_t triangle_count = triangles.size() / 3;
-  constexpr std::size_t kMost = std::numeric_limits<std::int32_t>::max() / 3;
-  if (triangle_count > kMost || vertex_count > kMost) {
-    require(false, "mesh", "at most " + std::to_string(kMost) + " vertices and triangles",
-            vertex_count, " and ", triangle_count);
-  }
-  std::size_t attribute_count = 0;
-  if (buffers.image != nullptr) {
-    require(channels > 0, "channels", "at least 1", channels);
-    attribute_count = vertex_count * static_cast<std::size_t>(channels);
-  }
-  require_size("attributes", attribute_count, attributes.size());
-  if (pixels == 0) {
-    return;
-  }
+  draw(vertices, triangles, attributes, channels, buffers, nullptr);
+}
 
-  const Mesh mesh{
-      {vertices.data(), triangles.data(), static_cast<std::int32_t>(vertex_count) - 1},
-      triangle_count,
-      {triangles.data(), attributes.data(), static_cast<std::size_t>(std::max(channels, 0))}};
-  Painter(mesh, buffers).paint();
+void rasterize_bytes(Span<const float> vertices, Span<const std::int32_t> triangles,
+                     Span<const float> attributes, int channels, const RasterBuffers& buffers,
+                     const simd::ByteTarget& bytes) {
+  draw(vertices, triangles, attributes, channels, buffers, &bytes);
 }
 
 }  // namespace threedfa

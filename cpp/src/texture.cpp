@@ -13,6 +13,7 @@
 
 #include "bounds.hpp"
 #include "channels.hpp"
+#include "rasterize_bytes.hpp"
 #include "row_stride.hpp"
 #include "simd/loops.hpp"
 #include "threedfa/rasterizer.hpp"
@@ -323,16 +324,16 @@ void uv_texture(const ImageView& image, Span<const float> vertices, Span<const f
   }
 
   std::vector<float> depth(pixels);
-  std::vector<float> texture(pixels * channels, 0.0f);
   RasterBuffers buffers;
   buffers.height = size;
   buffers.width = size;
   buffers.depth = depth.data();
-  buffers.image = texture.data();
   clear(buffers);
-  rasterize(flat, triangles, colours, image.channels, buffers);
-  // Truncated, as 3DDFA_V2 does.
-  simd::loops().to_bytes(texture.data(), 1.0f, texture.size(), out.data());
+  std::fill(out.begin(), out.end(), std::uint8_t{0});
+  const auto stride = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(size) * channels);
+  // Rounded down, as 3DDFA_V2 does.
+  rasterize_bytes(flat, triangles, colours, image.channels, buffers,
+                  {out.data(), stride, size, channels, 1.0f});
 }
 
 void texture_map(const ImageView& image, Span<const float> points, Span<const float> normals,

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <string>
@@ -390,30 +391,80 @@ TEST_CASE("simd: every build finds the same bounds and the same largest index") 
   }
 }
 
-TEST_CASE("simd: every build turns values into the same bytes") {
-  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  auto values = random_floats(300, -0.2f, 1.2f);
-  const float odd[] = {kNan, kInfinity, -kInfinity, 1.0f, 0.0f, -0.0f, 3e38f, -3e38f};
-  const int expected[] = {0, 255, 0, 255, 0, 0, 255, 0};
-  std::copy(std::begin(odd), std::end(odd), values.begin());
-  for_each_build([&](const Loops&, const Loops& other) {
-    for (const std::size_t count :
-         {std::size_t{0}, std::size_t{1}, std::size_t{47}, values.size()}) {
-      std::vector<std::uint8_t> bytes(values.size(), 77);
-      other.to_bytes(values.data(), 255.0f, count, bytes.data());
-      for (std::size_t i = 0; i < values.size(); ++i) {
-        const float inside = std::min(std::max(values[i], 0.0f), 1.0f);
-        const int byte = i < 8 ? expected[i] : static_cast<int>(inside * 255.0f);
-        CHECK(bytes[i] == (i < count ? byte : 77));
-      }
-      other.to_bytes(values.data(), 300.0f, count, bytes.data());
-      for (std::size_t i = 8; i < values.size(); ++i) {
-        const float inside = std::min(std::max(values[i] * 300.0f, 0.0f), 255.0f);
-        CHECK(bytes[i] == (i < count ? static_cast<int>(inside) : 77));
-      }
+TEST_CASE("simd: every build paints attributes as bytes, rounded down, and no other bytes") {
+  constexpr std::int32_t kWidth = 13, kHeight = 7;
+  constexpr std::size_t kVertices = 20, kTriangles = 30, kPlaces = 60;
+  const float odd[] = {std::numeric_limits<float>::quiet_NaN(),
+                       std::numeric_limits<float>::infinity(),
+                       -std::numeric_limits<float>::infinity(),
+                       3e38f,
+                       -3e38f,
+                       1.0f,
+                       -0.0f};
+  std::vector<std::int32_t> triangles(3 * kTriangles);
+  for (auto& vertex : triangles) vertex = static_cast<std::int32_t>(generator() % kVertices);
+  FragmentList list{};
+  list.inside_count = kPlaces;
+  for (std::size_t k = 0; k < kPlaces; ++k) {
+    list.inside[k] = static_cast<std::int32_t>(kPlaces - k);
+    list.pixel[k + 1] = static_cast<std::int32_t>(generator() % (kWidth * kHeight));
+    list.triangle[k + 1] = static_cast<std::int32_t>(generator() % kTriangles);
+    for (auto& weights : list.weights) weights[k + 1] = random_floats(1, 0, 1)[0];
+  }
+  for (const std::size_t channels : {1, 2, 3, 4, 5}) {
+    for (const std::size_t bytes_of_pixel : {channels, channels == 1 ? 3 : channels}) {
+      auto values = random_floats(kVertices * channels, -0.2f, 1.2f);
+      for (const float value : odd) values[generator() % values.size()] = value;
+      std::vector<std::uint8_t> content(values.size() * sizeof(float));
+      std::memcpy(content.data(), values.data(), content.size());
+      const GuardedBytes guarded(content);
+      const Attributes attributes{triangles.data(), reinterpret_cast<const float*>(guarded.data()),
+                                  channels};
+      const float scale = channels == 2 ? 300.0f : 255.0f;
+      const std::size_t stride = kWidth * bytes_of_pixel + 4;
+      std::vector<std::uint8_t> expected(kHeight * stride, 77);
+      for_each_build([&](const Loops& scalar, const Loops& other) {
+        std::vector<float> image(kWidth * kHeight * channels);
+        scalar.paint_attributes(list, list.inside, kPlaces, attributes, image.data());
+        for (std::size_t k = 0; k < kPlaces; ++k) {
+          const auto pixel = static_cast<std::size_t>(list.pixel[list.inside[k]]);
+          for (std::size_t i = 0; i < bytes_of_pixel; ++i) {
+            const float value = image[pixel * channels + i % channels] * scale;
+            const float inside = value > 0 ? std::min(value, 255.0f) : 0.0f;
+            expected[pixel / kWidth * stride + pixel % kWidth * bytes_of_pixel + i] =
+                static_cast<std::uint8_t>(inside);
+          }
+        }
+        std::vector<std::uint8_t> bytes(expected.size(), 77);
+        other.paint_bytes(
+            list, list.inside, kPlaces, attributes,
+            {bytes.data(), static_cast<std::ptrdiff_t>(stride), kWidth, bytes_of_pixel, scale});
+        CHECK(bytes == expected);
+      });
     }
-  });
+  }
+}
+
+TEST_CASE("simd: every build finds the bytes of the last pixels of huge grids") {
+  const std::vector<std::int32_t> triangle{0, 0, 0};
+  const std::vector<float> color{0.25f, 0.5f, 0.75f};
+  const Attributes attributes{triangle.data(), color.data(), 3};
+  for (const std::int32_t width : {1, 3, 7, 1000, 65537, (1 << 24) - 1}) {
+    for (const std::int32_t back : {1, 2, width, width + 1}) {
+      const std::int32_t pixel = (1 << 30) / width * width - back;
+      FragmentList list{};
+      list.pixel[0] = pixel;
+      // All rows are the same one in memory.
+      std::vector<std::uint8_t> row(3 * static_cast<std::size_t>(width), 77), expected(row);
+      for_each_build([&](const Loops&, const Loops& other) {
+        other.paint_bytes(list, list.inside, 1, attributes, {row.data(), 0, width, 3, 100.0f});
+      });
+      const std::uint8_t painted[] = {25, 50, 75};
+      std::copy(std::begin(painted), std::end(painted),
+                expected.begin() + 3 * static_cast<std::ptrdiff_t>(pixel % width));
+      CHECK(row == expected);
+    }
+  }
 }
 
 TEST_CASE("simd: every build finds the overlaps of the definition, however large the boxes are") {

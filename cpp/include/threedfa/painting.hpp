@@ -20,8 +20,7 @@ struct Canvas {
 /// Memory that `paint_mesh` works in, of the size of the mesh in the picture. Kept between calls,
 /// it is allocated once.
 struct PaintWorkspace {
-  std::vector<float> depth, image;
-  std::vector<std::uint8_t> row;
+  std::vector<float> depth;
 };
 
 /// Draws a mesh with the colours of its vertices interpolated, see `rasterize`. What it does not

@@ -1,4 +1,4 @@
-// Bounds of numbers, and numbers as bytes. Part of loops.inl.
+// Bounds of numbers. Part of loops.inl.
 
 void find_bounds(const float* values, std::size_t count, float* low, float* high) {
   constexpr std::size_t kLanes = Loops::kBoundsLanes;
@@ -25,13 +25,4 @@ std::uint32_t largest_index(const std::int32_t* indices, std::size_t count) {
     largest = index > largest ? index : largest;
   }
   return largest;
-}
-
-void to_bytes(const float* __restrict values, float scale, std::size_t count,
-              std::uint8_t* __restrict out) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const float positive = values[i] > 0.0f ? values[i] * scale : 0.0f;
-    out[i] =
-        static_cast<std::uint8_t>(static_cast<std::int32_t>(positive < 255.0f ? positive : 255.0f));
-  }
 }

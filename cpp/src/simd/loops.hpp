@@ -96,6 +96,16 @@ struct Attributes {
   std::size_t channels;
 };
 
+/// Bytes of the pixels of a grid that attributes are painted to: times `scale`, above zero, and
+/// rounded down; what is outside 0..255, or NaN, as the nearest, or 0.
+struct ByteTarget {
+  std::uint8_t* data;         ///< pixel 0
+  std::ptrdiff_t row_stride;  ///< bytes from one row to the next
+  std::int32_t width;         ///< pixels of a row
+  std::size_t channels;       ///< of a pixel: those of the attributes, or three alike of one
+  float scale;
+};
+
 /// An image of one to four channels in which int32 counts the bytes, four or more.
 struct SampledImage {
   static constexpr int kMostSide = 1 << 24;    ///< float32 has every whole number up to there
@@ -195,10 +205,6 @@ struct Loops {
   /// The largest of indices taken as unsigned, which makes negative ones large; 0 of none.
   std::uint32_t (*largest_index)(const std::int32_t* indices, std::size_t count);
 
-  /// Values times `scale` as bytes, rounded down; what is outside 0..255, or NaN, as the nearest,
-  /// or 0.
-  void (*to_bytes)(const float* values, float scale, std::size_t count, std::uint8_t* out);
-
   /// Sets up `count` triangles from `first` on.
   void (*set_up_triangles)(const MeshView& mesh, std::size_t first, std::size_t count,
                            const PixelWindow& window, const PixelGrid& grid, TriangleBatch& batch);
@@ -222,6 +228,10 @@ struct Loops {
   /// Writes the attributes that `count` places of the list show to their pixels of the image.
   void (*paint_attributes)(const FragmentList& list, const std::int32_t* places, std::size_t count,
                            const Attributes& attributes, float* image);
+
+  /// The same as bytes.
+  void (*paint_bytes)(const FragmentList& list, const std::int32_t* places, std::size_t count,
+                      const Attributes& attributes, const ByteTarget& target);
 
   /// Bilinear samples at `count` points, x y first of `stride` floats each, clamped to the image;
   /// a float for each channel. NaN counts as 0.

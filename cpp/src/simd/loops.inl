@@ -58,8 +58,8 @@ const Loops THREEDFA_SIMD_LOOPS = {
     blend_rows,         blend_normalized, normalize_pixels,   grey_row,
     normalize_grey,     resample_grey,    blend_grey,         scatter_areas,
     walk_areas,         unit_vectors,     unit_float_vectors, shade,
-    find_bounds,        largest_index,    to_bytes,           set_up_triangles,
-    cover_small,        cover_medium,     cover_row,          paint_attributes,
+    find_bounds,        largest_index,    set_up_triangles,   cover_small,
+    cover_medium,       cover_row,        paint_attributes,   paint_bytes,
     sample_points};
 
 }  // namespace threedfa::simd

@@ -321,44 +321,121 @@ void cover_row(const Triangle& given, std::int32_t number, std::int32_t y, std::
   list.size += static_cast<std::size_t>(count);
 }
 
+/// What is shown at a place of the list.
+struct Shown {
+  std::size_t corners[3], pixel;
+  float w1, w2;
+};
+
+THREEDFA_SIMD_INLINE Shown shown_at(const FragmentList& list, std::int32_t place,
+                                    const Attributes& attributes) {
+  const std::int32_t* const corners =
+      attributes.triangles + 3 * static_cast<std::size_t>(list.triangle[place]);
+  return {{static_cast<std::size_t>(corners[0]), static_cast<std::size_t>(corners[1]),
+           static_cast<std::size_t>(corners[2])},
+          static_cast<std::size_t>(list.pixel[place]),
+          list.weights[1][place],
+          list.weights[2][place]};
+}
+
+/// A channel there, so that equal attributes stay as they are: the weights' sum is a little off 1.
+THREEDFA_SIMD_INLINE float blended(const Shown& shown, const Attributes& attributes,
+                                   std::size_t channels, std::size_t n) {
+  const float a = attributes.values[channels * shown.corners[0] + n];
+  const float b = attributes.values[channels * shown.corners[1] + n];
+  const float c = attributes.values[channels * shown.corners[2] + n];
+  return a + (shown.w1 * (b - a) + shown.w2 * (c - a));
+}
+
 /// `channels`: a constant where the loop over them should have a fixed length.
 THREEDFA_SIMD_INLINE void paint_channels(const FragmentList& list, const std::int32_t* places,
                                          std::size_t count, const Attributes& attributes,
                                          std::size_t channels, float* image) {
   for (std::size_t k = 0; k < count; ++k) {
-    const std::int32_t place = places[k];
-    const std::int32_t* const corners =
-        attributes.triangles + 3 * static_cast<std::size_t>(list.triangle[place]);
-    const float* const a = attributes.values + channels * static_cast<std::size_t>(corners[0]);
-    const float* const b = attributes.values + channels * static_cast<std::size_t>(corners[1]);
-    const float* const c = attributes.values + channels * static_cast<std::size_t>(corners[2]);
-    float* const out = image + channels * static_cast<std::size_t>(list.pixel[place]);
-    const float w1 = list.weights[1][place], w2 = list.weights[2][place];
-    // So that equal attributes stay as they are; the weights' sum is a little off 1.
+    const Shown shown = shown_at(list, places[k], attributes);
+    float* const out = image + channels * shown.pixel;
     for (std::size_t n = 0; n < channels; ++n) {
-      out[n] = a[n] + (w1 * (b[n] - a[n]) + w2 * (c[n] - a[n]));
+      out[n] = blended(shown, attributes, channels, n);
+    }
+  }
+}
+
+/// Where the bytes of a grid's pixels are.
+struct BytePlaces {
+  std::uint8_t* data;
+  std::ptrdiff_t pixel, skipped;  ///< bytes of a pixel, and from the end of a row to the next one
+  double rows;                    ///< of a pixel
+
+  THREEDFA_SIMD_INLINE std::uint8_t* at(std::size_t number) const {
+    std::uint8_t* const place = data + static_cast<std::ptrdiff_t>(number) * pixel;
+    if (skipped == 0) return place;
+    // Half a pixel more, and rounding cannot change what whole rows there are.
+    const double row = (static_cast<double>(static_cast<std::int32_t>(number)) + 0.5) * rows;
+    return place + static_cast<std::int32_t>(row) * skipped;
+  }
+};
+
+THREEDFA_SIMD_INLINE BytePlaces byte_places(const ByteTarget& target) {
+  const auto pixel = static_cast<std::ptrdiff_t>(target.channels);
+  return {target.data, pixel, target.row_stride - target.width * pixel, 1.0 / target.width};
+}
+
+/// The same for bytes, of which `alike` follow from each channel.
+THREEDFA_SIMD_INLINE void paint_byte_channels(const FragmentList& list, const std::int32_t* places,
+                                              std::size_t count, const Attributes& attributes,
+                                              std::size_t channels, std::size_t alike,
+                                              const ByteTarget& target) {
+  const BytePlaces bytes = byte_places(target);
+  const float scale = target.scale;
+  for (std::size_t k = 0; k < count; ++k) {
+    const Shown shown = shown_at(list, places[k], attributes);
+    std::uint8_t* const out = bytes.at(shown.pixel);
+    for (std::size_t n = 0; n < channels; ++n) {
+      const float value = blended(shown, attributes, channels, n) * scale;
+      const float positive = value > 0.0f ? value : 0.0f;
+      const float fitting = positive < 255.0f ? positive : 255.0f;
+      const auto byte = static_cast<std::uint8_t>(static_cast<std::int32_t>(fitting));
+      for (std::size_t i = 0; i < alike; ++i) out[n * alike + i] = byte;
     }
   }
 }
 
 #ifdef THREEDFA_SIMD_AVX2
-/// The same for three channels, one vertex to a register.
+/// The same for three channels, one vertex to a register; what is behind them means nothing.
+THREEDFA_SIMD_INLINE __m128 three_blended(const Shown& shown, const Attributes& attributes) {
+  const __m128i three = _mm_setr_epi32(-1, -1, -1, 0);
+  const __m128 a = _mm_maskload_ps(attributes.values + 3 * shown.corners[0], three);
+  const __m128 b = _mm_maskload_ps(attributes.values + 3 * shown.corners[1], three);
+  const __m128 c = _mm_maskload_ps(attributes.values + 3 * shown.corners[2], three);
+  return a + (_mm_set1_ps(shown.w1) * (b - a) + _mm_set1_ps(shown.w2) * (c - a));
+}
+
 void paint_three_channels(const FragmentList& list, const std::int32_t* places, std::size_t count,
                           const Attributes& attributes, float* image) {
-  const __m128i three = _mm_setr_epi32(-1, -1, -1, 0);
   for (std::size_t k = 0; k < count; ++k) {
-    const std::int32_t place = places[k];
-    const std::int32_t* const corners =
-        attributes.triangles + 3 * static_cast<std::size_t>(list.triangle[place]);
-    const auto values_at = [=](std::int32_t corner) __attribute__((always_inline)) {
-      return _mm_maskload_ps(attributes.values + 3 * static_cast<std::size_t>(corner), three);
-    };
-    const __m128 a = values_at(corners[0]), b = values_at(corners[1]), c = values_at(corners[2]);
-    const __m128 w1 = _mm_set1_ps(list.weights[1][place]), w2 = _mm_set1_ps(list.weights[2][place]);
-    const __m128 color = a + (w1 * (b - a) + w2 * (c - a));
-    float* const out = image + 3 * static_cast<std::size_t>(list.pixel[place]);
+    const Shown shown = shown_at(list, places[k], attributes);
+    const __m128 color = three_blended(shown, attributes);
+    float* const out = image + 3 * shown.pixel;
     _mm_storel_pi(reinterpret_cast<__m64*>(out), color);
     _mm_store_ss(out + 2, _mm_movehl_ps(color, color));
+  }
+}
+
+THREEDFA_SIMD_INLINE void paint_three_bytes(const FragmentList& list, const std::int32_t* places,
+                                            std::size_t count, const Attributes& attributes,
+                                            const ByteTarget& target) {
+  const BytePlaces bytes = byte_places(target);
+  const __m128 scale = _mm_set1_ps(target.scale), most = _mm_set1_ps(255.0f);
+  const __m128i lowest_bytes = _mm_set1_epi32(0x0c'08'04'00);
+  for (std::size_t k = 0; k < count; ++k) {
+    const Shown shown = shown_at(list, places[k], attributes);
+    // Zero comes second: it is taken where the first is NaN.
+    const __m128 color = _mm_max_ps(three_blended(shown, attributes) * scale, _mm_setzero_ps());
+    const __m128i whole = _mm_cvttps_epi32(_mm_min_ps(color, most));
+    const std::int32_t three = _mm_cvtsi128_si32(_mm_shuffle_epi8(whole, lowest_bytes));
+    std::uint8_t* const out = bytes.at(shown.pixel);
+    memcpy(out, &three, 2);
+    out[2] = static_cast<std::uint8_t>(three >> 16);
   }
 }
 #endif
@@ -377,4 +454,16 @@ void paint_attributes(const FragmentList& list, const std::int32_t* places, std:
     default:
       return paint_channels(list, places, count, attributes, attributes.channels, image);
   }
+}
+
+void paint_bytes(const FragmentList& list, const std::int32_t* places, std::size_t count,
+                 const Attributes& given, const ByteTarget& target) {
+  const Attributes attributes = given;  // which bytes that are written cannot change
+  if (attributes.channels == 1 && target.channels == 3) {
+    return paint_byte_channels(list, places, count, attributes, 1, 3, target);
+  }
+#ifdef THREEDFA_SIMD_AVX2
+  if (attributes.channels == 3) return paint_three_bytes(list, places, count, attributes, target);
+#endif
+  paint_byte_channels(list, places, count, attributes, attributes.channels, 1, target);
 }
