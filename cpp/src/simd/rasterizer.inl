@@ -364,20 +364,25 @@ THREEDFA_SIMD_INLINE void paint_channels(const FragmentList& list, const std::in
 struct BytePlaces {
   std::uint8_t* data;
   std::ptrdiff_t pixel, skipped;  ///< bytes of a pixel, and from the end of a row to the next one
-  double rows;                    ///< of a pixel
+  std::uint64_t rows;             ///< of a pixel, times 2^shift, rounded up
+  std::int32_t shift;
 
   THREEDFA_SIMD_INLINE std::uint8_t* at(std::size_t number) const {
     std::uint8_t* const place = data + static_cast<std::ptrdiff_t>(number) * pixel;
-    if (skipped == 0) return place;
-    // Half a pixel more, and rounding cannot change what whole rows there are.
-    const double row = (static_cast<double>(static_cast<std::int32_t>(number)) + 0.5) * rows;
-    return place + static_cast<std::int32_t>(row) * skipped;
+    return place + static_cast<std::ptrdiff_t>(number * rows >> shift) * skipped;
   }
 };
 
+/// Division by multiplication (Granlund and Montgomery 1994): `shift` is so large that what was
+/// rounded up, less than the width for each of less than 2^30 pixels, stays below 2^shift, and so
+/// small that products fit 64 bits.
 THREEDFA_SIMD_INLINE BytePlaces byte_places(const ByteTarget& target) {
+  const auto width = static_cast<std::uint64_t>(target.width);
+  std::int32_t shift = 33;
+  for (std::uint64_t rest = width; rest > 1; rest /= 2) ++shift;
   const auto pixel = static_cast<std::ptrdiff_t>(target.channels);
-  return {target.data, pixel, target.row_stride - target.width * pixel, 1.0 / target.width};
+  const std::uint64_t rows = ((std::uint64_t{1} << shift) + width - 1) / width;
+  return {target.data, pixel, target.row_stride - target.width * pixel, rows, shift};
 }
 
 /// The same for bytes, of which `alike` follow from each channel.
