@@ -156,7 +156,7 @@ class Painter {
     if (buffers.image != nullptr) {
       loops_.paint_attributes(list_, shown, count, mesh_.attributes, buffers.image);
     }
-    if (bytes_ != nullptr) {
+    if (bytes_ != nullptr && count > 0) {
       loops_.paint_bytes(list_, shown, count, mesh_.attributes, *bytes_);
     }
     list_.size = list_.inside_count = list_.unsure_count = 0;

@@ -342,7 +342,9 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
                  Span<float> visibility) {
   require_image(image);
   const std::size_t count = require_vertices(occluders);
-  const std::size_t looks = count > 0 ? points.size() / occluders.size() : 1;
+  const auto side = static_cast<std::size_t>(std::max(size, 1));
+  const std::size_t looks =
+      count > 0 ? points.size() / occluders.size() : visibility.size() / (side * side);
   require_size("points", looks * occluders.size(), points.size());
   require_size("normals", points.size(), normals.size());
   require_size("uv", 2 * count, uv.size());
@@ -350,7 +352,6 @@ void texture_map(const ImageView& image, Span<const float> points, Span<const fl
   require_finite("points", points);
   require_finite("occluders", occluders);
   require(size > 0, "size", "at least 1", size);
-  const auto side = static_cast<std::size_t>(size);
   const auto channels = static_cast<std::size_t>(image.channels);
   require_size("colors", looks * side * side * channels, colors.size());
   require_size("visibility", looks * side * side, visibility.size());

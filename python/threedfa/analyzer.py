@@ -125,21 +125,25 @@ class FaceAnalyzer:
         self, work: Callable[[FaceAnalyzer, _Item], _Result], items: Iterable[_Item]
     ) -> Iterator[_Result]:
         """What ``work(analyzer, item)`` gives for each item, on as many threads as the networks
-        have: for reading, analyzing and writing many pictures, say, each on one thread.
+        have (with PyTorch, which has its own, on the calling one): for reading, analyzing and
+        writing many pictures, say, each on one thread.
 
         Args:
             work: gets an analyzer as this one, whose networks keep to the thread they run on.
             items: taken as they are needed, at most three for each thread ahead.
 
-        Yields:
-            The results, in the order of the items.
+        Returns:
+            The results, in the order of the items. The threads end with it: close an iterator that
+            is not read to its end.
 
         Raises:
             Whatever ``work`` or the items raise, in its place; what is not begun is then left.
         """
-        if self._workers == 1 or (isinstance(items, Sized) and len(items) < 2):
-            return (work(self, item) for item in items)
-        return _in_threads(partial(work, self._single), items, self._workers)
+        alone = self._workers == 1 or (isinstance(items, Sized) and len(items) < 2)
+        source = iter(items)
+        if alone:
+            return (work(self, item) for item in source)
+        return _in_threads(partial(work, self._single), source, self._workers)
 
     @cached_property
     def _single(self) -> FaceAnalyzer:
@@ -160,17 +164,24 @@ def _analyze(
 
 
 def _in_threads(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], count: int
+    function: Callable[[_Item], _Result], items: Iterator[_Item], count: int
 ) -> Iterator[_Result]:
     """What ``map`` gives, computed by ``count`` threads, for which as many items again wait."""
     pool = ThreadPoolExecutor(count)
     try:
         pending: deque[Future[_Result]] = deque()
-        for item in items:
+        while True:
+            try:
+                item = next(items)
+            except Exception as error:  # first the results of the items before it
+                failure = error
+                break
             pending.append(pool.submit(function, item))
             if len(pending) > 2 * count:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+        if not isinstance(failure, StopIteration):
+            raise failure
     finally:
         pool.shutdown(cancel_futures=True)

@@ -281,13 +281,14 @@ def _analyze_files(
     for name in tables:
         _require_free(options.output / name, given)
 
-    def attempt(analyzer: FaceAnalyzer, named: tuple[Path, str]) -> Frame | Exception:
+    def attempt(analyzer: FaceAnalyzer, named: tuple[Path, str]) -> Frame | str:
+        """What was found, or why nothing was: of an error its text, as it holds the picture."""
         path, stem = named
         try:
             return _analyze_file(analyzer, path, options.output / stem, options, given)
         except (ThreedfaError, ValueError, MemoryError, cv2.error) as error:
             # ValueError: results that are no numbers; cv2.error: most often its memory, too.
-            return error
+            return "not enough memory for this picture" if _no_memory(error) else str(error)
 
     failed = 0
     pictures = list(zip(paths, _unique_stems(paths), strict=True))
@@ -298,10 +299,9 @@ def _analyze_files(
         unit="picture",
     )
     for path, outcome in zip(paths, outcomes, strict=True):
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, str):
             failed += 1
-            reason = "not enough memory for this picture" if _no_memory(outcome) else str(outcome)
-            tqdm.write(f"threedfa: {path}: {reason}", file=sys.stderr)
+            tqdm.write(f"threedfa: {path}: {outcome}", file=sys.stderr)
             frames.append((path, (1, 1), []))
         else:
             count = len(outcome[2])

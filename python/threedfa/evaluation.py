@@ -90,19 +90,19 @@ def read_marked(images: Path, points: Path) -> list[Marked]:
 def measure(analyzer: FaceAnalyzer, marked: Iterable[Marked]) -> Measured:
     """Analyze each picture and take the detection that fits the marked face best."""
 
-    def fitting(analyzer: FaceAnalyzer, item: Marked) -> tuple[Array, Face | ImageError | None]:
+    def fitting(analyzer: FaceAnalyzer, item: Marked) -> tuple[Array, Face | str | None]:
         try:
             faces = analyzer.analyze(item.image)
         except ImageError as error:
-            return item.points, error
+            return item.points, str(error)
         best = best_box(np.array([face.bbox for face in faces], np.float32), item.points)
         return item.points, None if best is None else faces[best]
 
     found, truth, yaws, unread = [], [], [], []
     missed = 0
     for points, face in analyzer.map(fitting, marked):
-        if isinstance(face, ImageError):
-            unread.append(str(face))
+        if isinstance(face, str):
+            unread.append(face)
         elif face is None:
             missed += 1
         else:

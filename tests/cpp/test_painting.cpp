@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <limits>
 #include <random>
 #include <stdexcept>
@@ -72,6 +73,24 @@ TEST_CASE("painting: equals the rasterizer's whole picture, wherever the mesh li
     }
     paint_mesh(found.canvas(), vertices, triangles, colors, workspace);
     REQUIRE(found.bytes == expected.bytes);
+
+    // Rows further apart, and the last one first in memory.
+    const std::ptrdiff_t row = std::ptrdiff_t{3} * width, stride = row + round % 5;
+    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(stride * height), 77);
+    for (const bool flipped : {false, true}) {
+      std::fill(bytes.begin(), bytes.end(), std::uint8_t{77});
+      std::uint8_t* const first = bytes.data() + (flipped ? stride * (height - 1) : 0);
+      paint_mesh({first, height, width, flipped ? -stride : stride}, vertices, triangles, colors,
+                 workspace);
+      bool same = true;
+      for (std::ptrdiff_t y = 0; y < height; ++y) {
+        const std::uint8_t* const place = first + (flipped ? -y : y) * stride;
+        same = same && std::equal(place, place + row, expected.bytes.begin() + y * row);
+        same =
+            same && std::all_of(place + row, place + stride, [](int byte) { return byte == 77; });
+      }
+      REQUIRE(same);
+    }
   }
 }
 

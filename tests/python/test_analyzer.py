@@ -320,6 +320,22 @@ def test_map_leaves_what_is_not_begun_when_something_fails(
     assert sorted(begun) in ([0, 1], [0, 1, 2])  # of five that were to be done
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_map_gives_what_came_before_items_that_fail(toy_pack: Path, threads: int) -> None:
+    def items() -> Iterator[int]:
+        yield from range(4)
+        raise KeyError("no more")
+
+    analyzer = FaceAnalyzer(toy_pack, num_threads=threads)
+    found = []
+    with pytest.raises(KeyError, match="no more"):
+        for result in analyzer.map(lambda _, n: n, items()):
+            found.append(result)
+    assert found == [0, 1, 2, 3]
+    with pytest.raises(TypeError):
+        analyzer.map(lambda _, n: n, 5)  # type: ignore[arg-type, misc]
+
+
 def test_map_gives_a_single_item_all_threads(toy_pack: Path) -> None:
     analyzer = FaceAnalyzer(toy_pack, num_threads=2)
     used: list[FaceAnalyzer] = []

@@ -430,6 +430,24 @@ def test_pictures_in_a_folder(pictures: Path, tmp_path: Path, suffix: str) -> No
     assert names(tmp_path / "o") == [(f"two{suffix}", 2)]
 
 
+def test_threads_change_neither_files_nor_what_is_printed(
+    home: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(4):
+        shutil.copy(pictures / "two.png", pictures / f"again_{n}.png")
+        (pictures / f"broken_{n}.png").write_bytes(b"no picture")
+    seen = []
+    for threads in (1, 4):
+        arguments = ("--pack", "toy", "--threads", str(threads), "--mesh", "ply", "--json")
+        assert run("image", pictures, "-o", tmp_path / "o", *arguments) == 1
+        files = {path.name: path.read_bytes() for path in sorted((tmp_path / "o").iterdir())}
+        seen.append((files, capsys.readouterr()))
+        shutil.rmtree(tmp_path / "o")
+    assert seen[0] == seen[1]
+    assert len(seen[0][0]) == 7  # six with faces, and faces.json
+    assert seen[0][1].err.count("cannot read") == 4
+
+
 def test_endings_are_documented() -> None:
     page = Path(__file__).parents[2] / "docs" / "command_line.md"
     assert set(SUFFIXES) <= set(re.findall(r"`(\.[a-z]+)`", page.read_text()))

@@ -368,8 +368,8 @@ struct BytePlaces {
   std::int32_t shift;
 
   THREEDFA_SIMD_INLINE std::uint8_t* at(std::size_t number) const {
-    std::uint8_t* const place = data + static_cast<std::ptrdiff_t>(number) * pixel;
-    return place + static_cast<std::ptrdiff_t>(number * rows >> shift) * skipped;
+    const auto row = static_cast<std::ptrdiff_t>(number * rows >> shift);
+    return data + (static_cast<std::ptrdiff_t>(number) * pixel + row * skipped);
   }
 };
 
