@@ -101,7 +101,7 @@ struct Attributes {
 struct ByteTarget {
   std::uint8_t* data;         ///< pixel 0
   std::ptrdiff_t row_stride;  ///< bytes from one row to the next
-  std::int32_t width;         ///< pixels of a row
+  std::int32_t width;         ///< pixels of a row, at least 1
   std::size_t channels;       ///< of a pixel: those of the attributes, or three alike of one
   float scale;
 };
