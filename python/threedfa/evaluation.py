@@ -177,8 +177,8 @@ def summary(found: Array, truth: Array, size: Array | None = None) -> dict[str, 
 
 
 def correlation(found: Array, truth: Array) -> float:
-    """Pearson's, of (N,) values each, N > 0; nan where one of both never changes."""
-    if np.ptp(found) == 0 or np.ptp(truth) == 0:
+    """Pearson's, of (N,) values each; nan for fewer than two, or where one side never changes."""
+    if len(found) < 2 or np.ptp(found) == 0 or np.ptp(truth) == 0:
         return np.nan
     return float(np.corrcoef(found, truth)[0, 1])
 

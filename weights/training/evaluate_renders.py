@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from renders import angles, object_rotation
 
 from threedfa import FaceAnalyzer
-from threedfa.evaluation import best_box
+from threedfa.evaluation import best_box, correlation
 
 YAW_BINS = (0, 30, 60, 90)
 EXPRESSIONS = (
@@ -106,8 +106,8 @@ def print_expressions(result: Measured, model: Morphable, most_yaw: float) -> No
     print(f"correlation of expressions, {facing.sum()} faces up to {most_yaw:.0f} degrees of yaw")
     for name in EXPRESSIONS:
         column = model.expression_index(name)
-        pair = result.found[facing, column], result.true[facing, column]
-        print(f"{name:>16} {np.corrcoef(*pair)[0, 1]:.3f}")
+        value = correlation(result.found[facing, column], result.true[facing, column])
+        print(f"{name:>16} {value:.3f}")
 
 
 def main() -> None:

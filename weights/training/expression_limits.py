@@ -28,6 +28,8 @@ from labels import EFFECTIVE_POINTS
 from numpy.typing import NDArray
 from renders import REGION, angles, object_rotation
 
+from threedfa.evaluation import correlation
+
 CAMERA_PRIOR = 10.0  # pixels for a centimetre, deviation; as good as none
 
 
@@ -88,10 +90,7 @@ def correlations(
             found.append(estimate(model, prior, params, error, rng))
             true.append(params[CAMERA:])
     columns = [model.shape_count + model.expression_index(name) for name in EXPRESSIONS]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return [
-            float(np.corrcoef(np.array(found)[:, c], np.array(true)[:, c])[0, 1]) for c in columns
-        ]
+    return [correlation(np.array(found)[:, c], np.array(true)[:, c]) for c in columns]
 
 
 def main() -> None:
