@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import glob
 import io
+import json
 import os
 import re
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from . import __version__
+from . import __version__, detector_evaluation
 from .analyzer import FaceAnalyzer
 from .animation import (
     OPENFACE_FIELD_OF_VIEW,
@@ -32,11 +33,13 @@ from .animation import (
 from .arguments import at_least_one, whole_number
 from .bench import add_bench_options, run_bench
 from .blendshapes import Blendshapes
+from .cpus import available_cpus
+from .damages import DAMAGES
 from .doctor import run_doctor
 from .errors import ExportError, ImageError, ThreedfaError
 from .evaluation import measure, read_marked, table_text, tables
 from .export import DEFAULT_TEXTURE_SIZE, encode_mesh
-from .files import atomic_write_all
+from .files import atomic_write, atomic_write_all
 from .image import DEFAULT_MAX_PIXELS, MAX_SIDE, SAMPLE, SUFFIXES, load_image, save_image
 from .landmark_sets import table_named
 from .metric_pose import intrinsics, size_in_centimetres
@@ -185,6 +188,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--pack", action="append", metavar="NAME", help="may be repeated")
     _add_network_options(evaluate)
 
+    _add_evaluate_detector(commands)
+
     bench = commands.add_parser("bench", help="time the parts against named alternatives")
     bench.set_defaults(command=run_bench)
     add_bench_options(bench)
@@ -197,6 +202,77 @@ def _parser() -> argparse.ArgumentParser:
     add_serve_options(serve)
     _add_network_options(serve)
     return parser
+
+
+def _add_evaluate_detector(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    evaluate = commands.add_parser(
+        "evaluate-detector", help="measure detectors on images with boxed faces, and damaged ones"
+    )
+    evaluate.set_defaults(command=_evaluate_detector)
+    evaluate.add_argument("--images", type=Path, metavar="DIR", help="images with boxes")
+    evaluate.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="PATH",
+        help="WIDER FACE .txt, COCO .json, .csv, landmarks .npz, or folder of VOC .xml, YOLO .txt "
+        "or .pts files",
+    )
+    evaluate.add_argument(
+        "--category", action="append", metavar="NAME", help="that are faces (default: all)"
+    )
+    evaluate.add_argument(
+        "--negatives",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="images without faces; may be repeated",
+    )
+    evaluate.add_argument("--pack", action="append", metavar="NAME", help="may be repeated")
+    evaluate.add_argument(
+        "--stage",
+        default="both",
+        choices=[*get_args(detector_evaluation.Stage), "both"],
+        help="the detector alone, or what the analyzer keeps (default: %(default)s)",
+    )
+    evaluate.add_argument("--yunet", type=Path, metavar="FILE", help="YuNet's ONNX file")
+    evaluate.add_argument(
+        "--yunet-size",
+        type=at_least_one,
+        default=640,
+        metavar="N",
+        help="longest side of its input (default: %(default)s)",
+    )
+    evaluate.add_argument(
+        "--yunet-enlarge", action="store_true", help="smaller images are enlarged to it"
+    )
+    evaluate.add_argument(
+        "--score-threshold", type=float, metavar="X", help="of all (default: each one's own)"
+    )
+    evaluate.add_argument(
+        "--match",
+        default="middle",
+        choices=get_args(detector_evaluation.Match),
+        help="when a face is found (default: %(default)s)",
+    )
+    evaluate.add_argument(
+        "--damages",
+        default="none",
+        metavar="NAMES",
+        help=f"all, none, or some with commas between: {', '.join(DAMAGES)}",
+    )
+    evaluate.add_argument(
+        "--limit", type=at_least_one, metavar="N", help="at most so many images of each kind"
+    )
+    evaluate.add_argument("--format", default="text", choices=["text", "markdown"])
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="everything measured")
+    evaluate.add_argument(
+        "--detections", action="store_true", help="every image's detections in --json too"
+    )
+    evaluate.add_argument(
+        "--save-misses", type=Path, metavar="DIR", help="images of missed faces and false alarms"
+    )
+    _add_network_options(evaluate)
 
 
 def _add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -508,6 +584,109 @@ def _evaluate(options: argparse.Namespace) -> int:
         if measured.unread or not len(measured.found):
             status = 1
     return status
+
+
+def _evaluate_detector(options: argparse.Namespace) -> int:
+    if (options.images is None) != (options.boxes is None):
+        _complain("--images and --boxes: expected both or none")
+        return 2
+    if options.images is None and not options.negatives:
+        _complain("nothing to measure with: give --images and --boxes, or --negatives")
+        return 2
+    if options.detections and options.json is None:
+        _complain("--detections: expected a file to write them to, --json FILE")
+        return 2
+    try:
+        annotated = []
+        if options.images is not None:
+            annotated = detector_evaluation.read_annotations(
+                options.images, options.boxes, categories=options.category
+            )
+        negatives = [
+            item
+            for folder in options.negatives
+            for item in detector_evaluation.read_negatives(folder)
+        ]
+    except (ValueError, OSError) as error:
+        _complain(str(error))
+        return 1
+    annotated = _spread(annotated, options.limit)
+    negatives = _spread(negatives, options.limit)
+    wanted = {"all": list(DAMAGES), "none": []}
+    damages = wanted.get(options.damages, options.damages.split(","))
+    # Images are spread over threads; PyTorch has threads of its own for each of them.
+    threads = available_cpus() if options.threads is None else options.threads
+    at_once = 1 if options.backend == "torch" else threads
+    try:
+        evaluation = detector_evaluation.evaluate(
+            _systems(options, threads if options.backend == "torch" else 1),
+            annotated,
+            negatives,
+            damages=damages,
+            match=options.match,
+            threads=at_once,
+            keep=options.detections,
+            misses=options.save_misses,
+            progress=lambda images: tqdm(
+                images, total=len(annotated) + len(negatives), disable=None, unit="image"
+            ),
+        )
+    except ValueError as error:
+        _complain(str(error))
+        return 2
+    for complaint in evaluation.unread:
+        _complain(complaint)
+    if len(evaluation.unread) == len(annotated) + len(negatives):
+        _complain("none of the images could be read")
+        return 1
+    rows = detector_evaluation.tables(evaluation)
+    print(table_text(rows, markdown=options.format == "markdown"))
+    if options.json is not None:
+        document = detector_evaluation.to_dict(evaluation, match=options.match)
+        with atomic_write(options.json) as stream:
+            stream.write(json.dumps(document, indent=1, allow_nan=False).encode())
+    return 1 if evaluation.unread else 0
+
+
+def _systems(options: argparse.Namespace, num_threads: int) -> list[detector_evaluation.System]:
+    """Raises a ValueError for settings out of range."""
+    stages: tuple[detector_evaluation.Stage, ...] = get_args(detector_evaluation.Stage)
+    stages = stages if options.stage == "both" else (options.stage,)
+    packs = options.pack or ["default"]
+    names = [Path(pack).name for pack in packs]
+    systems = [
+        detector_evaluation.pack_system(
+            pack,
+            stage,
+            name=f"{pack if names.count(name) > 1 else name} {stage}",
+            score_threshold=options.score_threshold,
+            backend=options.backend,
+            providers=options.providers,
+            num_threads=num_threads,
+        )
+        for pack, name in zip(packs, names, strict=True)
+        for stage in stages
+    ]
+    if options.yunet is not None:
+        threshold = options.score_threshold
+        systems.append(
+            detector_evaluation.yunet_system(
+                options.yunet,
+                score_threshold=0.6 if threshold is None else threshold,
+                longest_side=options.yunet_size,
+                enlarge=options.yunet_enlarge,
+            )
+        )
+    return systems
+
+
+def _spread(
+    items: list[detector_evaluation.Annotated], limit: int | None
+) -> list[detector_evaluation.Annotated]:
+    """At most so many, from everywhere in the list."""
+    if limit is None or len(items) <= limit:
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
 
 
 def _pack_list(options: argparse.Namespace) -> int:

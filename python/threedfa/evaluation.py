@@ -209,15 +209,21 @@ def mouth_aperture(points: Array) -> Array:
     return aperture
 
 
-def table_text(rows: dict[str, dict[str, float]]) -> str:
-    """Rows by name, aligned; the columns of the longest row, empty where a row has none."""
-    columns = max((list(row) for row in rows.values()), key=len)
-    widths = {column: max(len(column), 7) + 2 for column in columns}
-    first = max(len(name) for name in rows)
-    lines = [" " * first + "".join(f"{c:>{widths[c]}}" for c in columns)]
+def table_text(rows: dict[str, dict[str, float]], *, markdown: bool = False) -> str:
+    """Rows by name, aligned; every row's columns, empty where a row has none."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    table = [["", *columns]]
     for name, row in rows.items():
-        cells = [_cell(row[c]).rjust(widths[c]) if c in row else " " * widths[c] for c in columns]
-        lines.append(f"{name:{first}}" + "".join(cells))
+        table.append([name, *(_cell(row[c]) if c in row else "" for c in columns)])
+    if markdown:
+        table.insert(1, ["---"] + ["---:"] * len(columns))
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+    widths = [max(len(column), 7) + 2 for column in columns]
+    first = max(len(name) for name in rows)
+    lines = [
+        f"{name:{first}}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
+        for name, *cells in table
+    ]
     return "\n".join(line.rstrip() for line in lines)
 
 
