@@ -618,8 +618,9 @@ def _evaluate_detector(options: argparse.Namespace) -> int:
     threads = available_cpus() if options.threads is None else options.threads
     at_once = 1 if options.backend == "torch" else threads
     try:
+        systems = _systems(options, threads if options.backend == "torch" else 1)
         evaluation = detector_evaluation.evaluate(
-            _systems(options, threads if options.backend == "torch" else 1),
+            systems,
             annotated,
             negatives,
             damages=damages,
@@ -639,6 +640,8 @@ def _evaluate_detector(options: argparse.Namespace) -> int:
     if len(evaluation.unread) == len(annotated) + len(negatives):
         _complain("none of the images could be read")
         return 1
+    thresholds = ", ".join(f"{system.name} {system.score_threshold:g}" for system in systems)
+    print(f"faces found by {options.match}, scores above: {thresholds}\n")
     rows = detector_evaluation.tables(evaluation)
     print(table_text(rows, markdown=options.format == "markdown"))
     if options.json is not None:

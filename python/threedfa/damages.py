@@ -296,8 +296,8 @@ def _shrink(image: Image, boxes: Boxes, rng: np.random.Generator) -> Damaged | N
 def _scaled(image: Image, boxes: Boxes, scale: float) -> tuple[Image, Boxes]:
     height, width = image.shape[:2]
     new = max(1, round(width * scale)), max(1, round(height * scale))
-    factors = np.array(new * 2, np.float32) / np.array([width, height] * 2, np.float32)
-    moved: Boxes = (boxes + np.float32(0.5)) * factors - np.float32(0.5)
+    factors = new[0] / width, new[1] / height
+    moved: Boxes = ((boxes + 0.5) * (factors * 2) - 0.5).astype(np.float32)
     return _resized(image, *new, cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), moved
 
 

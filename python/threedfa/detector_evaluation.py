@@ -6,8 +6,8 @@ its side is between half and double (``match="middle"``): detectors and annotato
 different conventions, which this forgives. ``match="iou"`` asks for an intersection over union of
 at least 0.5 instead. The side of a box is the square root of its area. Detections take faces in
 the order of their scores, each the free face that fits it best, and no face twice: a second box on
-a face is a false alarm. So is every box where no face is annotated, also where there is one: only
-sets with boxes for all faces, and images without any, tell false alarms.
+a face is a false alarm. So is every box where no face is annotated, even if there is one: only sets
+with boxes around all their faces, and images without faces, tell how many false alarms there are.
 
 Faces that the annotators marked as difficult, and faces below 8 pixels, are neither found nor
 missed, and boxes on them no false alarms.
@@ -653,8 +653,8 @@ def _middle_fit(boxes: Array, faces: Array) -> Array:
 def _overlap_fit(boxes: Array, faces: Array) -> Array:
     shared = _shared(boxes, faces)
     union = (_side(boxes) ** 2)[:, None] + _side(faces) ** 2 - shared
-    iou = shared / np.maximum(union, 1e-9)
-    return np.where(iou >= _IOU, iou, 0).astype(np.float32)
+    overlap = shared / np.maximum(union, 1e-9)
+    return np.where(overlap >= _IOU, overlap, 0).astype(np.float32)
 
 
 def _shared(boxes: Array, faces: Array) -> Array:
@@ -665,7 +665,7 @@ def _shared(boxes: Array, faces: Array) -> Array:
 
 
 def _middle(boxes: Array) -> Array:
-    middle: Array = (boxes[:, :2] + boxes[:, 2:]) / 2
+    middle: Array = (boxes[:, :2] + boxes[:, 2:]) * np.float32(0.5)
     return middle
 
 
@@ -821,15 +821,20 @@ def evaluate(
         progress: wraps the results of the images, in their order, as tqdm does.
 
     Raises:
-        ValueError: for unknown damages, a wrong rule or number, two systems of one name, or no
-            system or image at all.
+        ValueError: for unknown damages, a wrong rule or number, two systems of one name, negatives
+            with boxes, or no system or image at all.
         ExportError: if the images of misses cannot be written.
     """
     names = [system.name for system in systems]
     if not systems or len(set(names)) < len(names):
         raise ValueError(f"systems: expected at least one, of different names, got {names}")
+    for system in systems:
+        if not 0 <= system.score_threshold <= 1:
+            raise ValueError(f"score_threshold: expected 0..1, got {system.score_threshold}")
     if not annotated and not negatives:
         raise ValueError("expected at least one image")
+    if any(len(item.boxes) for item in negatives):
+        raise ValueError("negatives: expected images without boxes, got some with boxes")
     for damage in damages:
         if damage not in DAMAGES:
             raise ValueError(f"unknown damage {damage!r}: expected some of {', '.join(DAMAGES)}")
@@ -966,9 +971,10 @@ def tables(evaluation: Evaluation) -> dict[str, dict[str, float]]:
         if result.damage != damage:
             damage = result.damage
             counts: dict[str, float] = {}
-            for low, high in pairwise(SIZES):
-                counts[size_name(low, high)] = result.faces(low, high)
-            counts |= {"all": result.faces(), "AP": result.faces()}
+            if result.faces():
+                for low, high in pairwise(SIZES):
+                    counts[size_name(low, high)] = result.faces(low, high)
+                counts |= {"all": result.faces(), "AP": result.faces()}
             if result.images:
                 counts["elsewhere"] = result.images
             if result.negatives:
