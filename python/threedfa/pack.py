@@ -43,10 +43,15 @@ GREY: Final = "grey"
 
 @dataclass(frozen=True)
 class WorkingSize:
-    """Images larger than this, in pixels, are made smaller before detection."""
+    """Images larger than this, in pixels, are made smaller before detection.
+
+    Images whose longer side is less than ``enlarge_to`` are made larger, up to it and to twice
+    their size; None: they stay as they are.
+    """
 
     max_height: int
     max_width: int
+    enlarge_to: int | None = None
 
 
 @dataclass(frozen=True)
@@ -576,7 +581,9 @@ def _parse_detector(spec: _Object, files: tuple[PackFile, ...]) -> DetectorSpec:
     center, extent = spec.numbers("variances", 2, 1e-6, 1e6)
     working = spec.nested("working_size")
     working_size = WorkingSize(
-        working.integer("max_height", 1, 65535), working.integer("max_width", 1, 65535)
+        working.integer("max_height", 1, 65535),
+        working.integer("max_width", 1, 65535),
+        working.integer("enlarge_to", 1, 65535) if working.has("enlarge_to") else None,
     )
     working.finish()
     color = spec.choice("color", ("rgb", "bgr", GREY))
