@@ -87,3 +87,18 @@ class Detections:
                 "to_supervision needs the package supervision: pip install supervision"
             ) from error
         return supervision.Detections(xyxy=self.xyxy.copy(), confidence=self.confidence.copy())
+
+
+@dataclass(frozen=True, eq=False)
+class RefusedFace:
+    """What a detector found and the pack does not take for a face.
+
+    Attributes:
+        bbox: float32 (4,) x1 y1 x2 y2 in pixels, not clipped.
+        score: of the detector, 0..1.
+        confidence: that it is a face, 0..1; less than the ``confidence_threshold``.
+    """
+
+    bbox: NDArray[np.float32]
+    score: float
+    confidence: float

@@ -18,7 +18,14 @@ from . import _core
 from .cpus import available_cpus
 from .detections import Detections
 from .image import ColorOrder, load_image
-from .networks import Backend, Network, check_count, check_network, open_network, resizing
+from .networks import (
+    Backend,
+    check_count,
+    check_fraction,
+    check_network,
+    open_network,
+    resizing,
+)
 from .ops import nms, prior_boxes
 from .orientation import QUARTER_TURNS, boxes_in_image, turned
 from .pack import DetectorSpec, Pack
@@ -164,8 +171,10 @@ class FaceDetector:
         if orientations not in get_args(Orientations):
             raise ValueError(f"orientations: expected 'upright' or 'any', got {orientations!r}")
         self.orientations: Orientations = orientations
-        self.score_threshold = _fraction("score_threshold", score_threshold, self.score_threshold)
-        self.iou_threshold = _fraction("iou_threshold", iou_threshold, self.iou_threshold)
+        if score_threshold is not None:
+            self.score_threshold = check_fraction("score_threshold", score_threshold)
+        if iou_threshold is not None:
+            self.iou_threshold = check_fraction("iou_threshold", iou_threshold)
         check_count("max_faces", max_faces)
         self.max_faces = self.max_faces if max_faces is None else max_faces
 
@@ -425,17 +434,11 @@ def _checked_size(size: DetectionSize) -> DetectionSize:
     if isinstance(size, str):
         if size in ("auto", "full"):
             return size
-    elif isinstance(size, numbers.Integral) and not isinstance(size, bool):
-        if SMALLEST_DETECTION <= size <= LARGEST_DETECTION:
-            return int(size)
+    elif isinstance(size, numbers.Integral):
+        number = int(size)  # True is 1
+        if SMALLEST_DETECTION <= number <= LARGEST_DETECTION:
+            return number
     raise ValueError(
         f"detection_size: expected 'auto', 'full' or a longer side of {SMALLEST_DETECTION}.."
         f"{LARGEST_DETECTION} pixels, got {size!r}"
     )
-
-
-def _fraction(name: str, value: float | None, default: float) -> float:
-    value = default if value is None else float(value)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: expected None or 0..1, got {value}")
-    return value
