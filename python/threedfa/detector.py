@@ -248,8 +248,8 @@ class FaceDetector:
             parts.append(close[sides > _CLOSE * shorter])
         for scale in scales[1:]:
             parts += self._pass_in_tiles(image, scale)
-        if len(parts) == 1 and len(found) < 2:  # the usual case
-            return found
+        if len(parts) == 1:  # the usual case
+            return without_parts(found)
         return self._suppress(
             Detections(
                 np.concatenate([part.xyxy for part in parts]),
@@ -368,8 +368,14 @@ class FaceDetector:
         """One box a face: the suppression of all passes together, best first."""
         if len(found) == 0:
             return found
-        kept = nms(found.xyxy, found.confidence, self.iou_threshold, offset=self.spec.nms_offset)
-        return without_parts(found[kept])
+        backwards = found[::-1]  # of equal scores the later is the better to nms
+        kept = nms(
+            backwards.xyxy,
+            backwards.confidence,
+            self.iou_threshold,
+            offset=self.spec.nms_offset,
+        )
+        return without_parts(backwards[kept])
 
     @staticmethod
     def _input_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
