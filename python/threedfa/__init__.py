@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from .aligner import FaceAligner as FaceAligner
     from .analyzer import FaceAnalyzer as FaceAnalyzer
     from .detections import Detections as Detections
+    from .detections import RefusedFace as RefusedFace
     from .detector import FaceDetector as FaceDetector
     from .export import save_mesh as save_mesh
+    from .face import Analysis as Analysis
     from .face import Face as Face
     from .face import Pose as Pose
     from .image import load_image as load_image
@@ -48,6 +50,7 @@ __version__ = _core.__version__
 
 # Loaded when first asked for, so that `import threedfa` costs little more than `import numpy`.
 _HOMES = {
+    "Analysis": "face",
     "Detections": "detections",
     "Face": "face",
     "FaceAligner": "aligner",
@@ -57,6 +60,7 @@ _HOMES = {
     "Pack": "pack",
     "Pose": "face",
     "PriorConfig": "priors",
+    "RefusedFace": "detections",
     "import_upstream_pack": "upstream.convert",
     "list_packs": "pack",
     "load_image": "image",
@@ -70,6 +74,7 @@ _HOMES = {
 _MODULES = ("compat", "ops")
 
 __all__ = [
+    "Analysis",
     "BackendError",
     "Detections",
     "ExportError",
@@ -84,6 +89,7 @@ __all__ = [
     "PackError",
     "Pose",
     "PriorConfig",
+    "RefusedFace",
     "ServerError",
     "ThreedfaError",
     "compat",

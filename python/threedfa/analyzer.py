@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .aligner import FaceAligner
 from .cpus import available_cpus
-from .detector import FaceDetector
-from .face import Face
+from .detections import Detections
+from .detector import DetectionSize, FaceDetector, Orientations
+from .face import Analysis, Face
 from .image import ColorOrder, load_image, require_several
 from .model import MorphableModel
 from .networks import Backend
@@ -30,7 +34,7 @@ class FaceAnalyzer:
     """Detector and aligner of one pack.
 
     One analyzer may be used from many threads at once. For the arguments and errors see
-    :class:`FaceDetector`.
+    :class:`FaceDetector` and, for ``confidence_threshold``, :class:`FaceAligner`.
 
     Attributes:
         detector: the :class:`FaceDetector`.
@@ -45,8 +49,11 @@ class FaceAnalyzer:
         providers: Sequence[str] | None = None,
         num_threads: int | None = None,
         score_threshold: float | None = None,
+        confidence_threshold: float | None = None,
         iou_threshold: float | None = None,
         max_faces: int | None = None,
+        detection_size: DetectionSize = "auto",
+        orientations: Orientations = "upright",
     ) -> None:
         pack = pack if isinstance(pack, Pack) else Pack.load(pack)
         self.detector = FaceDetector(
@@ -57,9 +64,15 @@ class FaceAnalyzer:
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             max_faces=max_faces,
+            detection_size=detection_size,
+            orientations=orientations,
         )
         self.aligner = FaceAligner(
-            pack, backend=backend, providers=providers, num_threads=num_threads
+            pack,
+            backend=backend,
+            providers=providers,
+            num_threads=num_threads,
+            confidence_threshold=confidence_threshold,
         )
         # PyTorch has threads of its own for the whole process.
         self._workers = 1 if backend == "torch" else num_threads or available_cpus()
@@ -69,29 +82,55 @@ class FaceAnalyzer:
         """The pack's morphable model."""
         return self.aligner.model
 
-    def analyze(self, image: Any, *, color: ColorOrder = "rgb") -> list[Face]:
+    @overload
+    def analyze(
+        self, image: Any, *, color: ColorOrder = "rgb", return_refused: Literal[False] = False
+    ) -> list[Face]: ...
+    @overload
+    def analyze(
+        self, image: Any, *, color: ColorOrder = "rgb", return_refused: Literal[True]
+    ) -> Analysis: ...
+    def analyze(
+        self, image: Any, *, color: ColorOrder = "rgb", return_refused: bool = False
+    ) -> list[Face] | Analysis:
         """Find and align the faces of one image.
 
         Args:
             image: (H, W, 3) uint8 or anything else that :func:`threedfa.image.load_image` takes.
             color: channel order of an array, ``"rgb"`` or ``"bgr"``.
+            return_refused: whether to give what was refused, too.
 
         Returns:
             The faces, best score first; an empty list where there is none. Left out are detections
             that the regressor could see nothing of (specks, slivers at the border) or that, if the
-            pack's regressor says so, are not faces; with ``max_faces`` the next best takes their
-            place, looked for among four times as many.
+            pack says so, are not faces: whose confidence is less than the threshold. With
+            ``max_faces`` the next best takes their place, looked for among four times as many.
+            With ``return_refused`` an :class:`threedfa.Analysis`: ``faces``, and as ``refused`` a
+            :class:`threedfa.RefusedFace`, box, score and confidence, for each that is not a face.
 
         Raises:
             ImageError: if the image cannot be read or used.
         """
-        return _analyze(self.detector, self.aligner, [image], color)[0]
+        found = _analyze(self.detector, self.aligner, [image], color)[0]
+        return found if return_refused else found.faces
 
     __call__ = analyze
 
+    @overload
     def analyze_batch(
-        self, images: Iterable[Any], *, color: ColorOrder = "rgb"
-    ) -> list[list[Face]]:
+        self,
+        images: Iterable[Any],
+        *,
+        color: ColorOrder = "rgb",
+        return_refused: Literal[False] = False,
+    ) -> list[list[Face]]: ...
+    @overload
+    def analyze_batch(
+        self, images: Iterable[Any], *, color: ColorOrder = "rgb", return_refused: Literal[True]
+    ) -> list[Analysis]: ...
+    def analyze_batch(
+        self, images: Iterable[Any], *, color: ColorOrder = "rgb", return_refused: bool = False
+    ) -> list[list[Face]] | list[Analysis]:
         """:meth:`analyze` for many images: as many at a time as the networks have threads, each on
         a thread of its own, which is faster than all threads for one image after the other.
 
@@ -101,9 +140,10 @@ class FaceAnalyzer:
             images: any number of what :meth:`analyze` takes. Of an iterator they are taken as they
                 are needed: at most twelve for each thread are in memory.
             color: channel order of arrays, ``"rgb"`` or ``"bgr"``.
+            return_refused: as for :meth:`analyze`.
 
         Returns:
-            The faces of each image.
+            The faces of each image, or a :class:`threedfa.Analysis` of each.
 
         Raises:
             ImageError: if one of the images cannot be read or used.
@@ -116,10 +156,11 @@ class FaceAnalyzer:
         source = iter(images)
         groups = iter(lambda: list(islice(source, size)), [])
 
-        def work(analyzer: FaceAnalyzer, group: list[Any]) -> list[list[Face]]:
+        def work(analyzer: FaceAnalyzer, group: list[Any]) -> list[Analysis]:
             return _analyze(analyzer.detector, analyzer.aligner, group, color)
 
-        return list(chain.from_iterable(self.map(work, groups)))
+        found = list(chain.from_iterable(self.map(work, groups)))
+        return found if return_refused else [each.faces for each in found]
 
     def map(
         self, work: Callable[[FaceAnalyzer, _Item], _Result], items: Iterable[_Item]
@@ -155,12 +196,33 @@ class FaceAnalyzer:
         return other
 
 
+def align_candidates(
+    detectors: Sequence[FaceDetector],
+    aligner: FaceAligner,
+    images: Sequence[NDArray[np.uint8]],
+    candidates: Sequence[Detections],
+) -> list[Analysis]:
+    """What :meth:`FaceAnalyzer.analyze` gives for loaded images, from what each one's detector has
+    found in it: where nothing of that is a face, turned ones are looked for if asked for."""
+    most = [detector.max_faces for detector in detectors]
+    results = aligner.align_detected(images, candidates, most)
+    for i, (detector, found) in enumerate(zip(detectors, candidates, strict=True)):
+        if results[i].faces or detector.orientations == "upright":
+            continue
+        if len(found) == 0 or found.quarter_turns.any():  # then they have been looked for
+            continue
+        other = detector.turned_candidates(images[i])
+        faces, refused = aligner.align_detected([images[i]], [other], [detector.max_faces])[0]
+        results[i] = Analysis(faces, results[i].refused + refused)
+    return results
+
+
 def _analyze(
     detector: FaceDetector, aligner: FaceAligner, images: Iterable[Any], color: ColorOrder
-) -> list[list[Face]]:
+) -> list[Analysis]:
     loaded = [load_image(image, color=color) for image in images]
     found = [detector.candidates(image) for image in loaded]
-    return aligner.align_detected(loaded, found, [detector.max_faces] * len(loaded))
+    return align_candidates([detector] * len(loaded), aligner, loaded, found)
 
 
 def _in_threads(

@@ -533,6 +533,60 @@ def _flatten(node: _Node) -> _Operation:
     return run
 
 
+def _resize(node: _Node) -> _Operation:
+    """Maps made larger by whole numbers, each value repeated; there is no other use of it."""
+    node.require("mode", "nearest")
+    place = node.attribute("coordinate_transformation_mode", "half_pixel")
+    if place not in ("half_pixel", "asymmetric", "pytorch_half_pixel"):
+        raise node.error(f"unsupported coordinate_transformation_mode {place}")
+    rounding = node.attribute("nearest_mode", "round_prefer_floor")
+    node.attribute("cubic_coeff_a", -0.75)  # of other modes
+    node.require("exclude_outside", 0)
+    node.require("antialias", 0)
+    node.require("extrapolation_value", 0.0)
+    region = node.parameter(1, np.float32)
+    if region is not None and region.size:
+        raise node.error("expected no region of interest")
+    scales, sizes = node.parameter(2, np.float32), node.parameter(3)
+    if sizes is not None or scales is None or scales.shape != (4,):
+        raise node.error("expected scales of four dimensions, and no sizes")
+    factors = [int(scale) for scale in scales.tolist()]
+    if factors != scales.tolist() or factors[:2] != [1, 1] or min(factors) < 1:
+        raise node.error(
+            f"expected scales of 1, 1 and two whole numbers of at least 1, got {scales.tolist()}"
+        )
+    # With these each value is repeated: what other pairs do depends on where halves are rounded.
+    if rounding != ("floor" if place == "asymmetric" else "round_prefer_floor"):
+        raise node.error(f"unsupported nearest_mode {rounding} with {place}")
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(factors[2], dim=2).repeat_interleave(factors[3], dim=3)
+
+    return run
+
+
+def _slice(node: _Node) -> _Operation:
+    starts, ends, axes, steps = (node.parameter(i) for i in range(1, 5))
+    if starts is None or ends is None or starts.shape != ends.shape or starts.ndim != 1:
+        raise node.error("expected starts and ends of the same number")
+    places = range(len(starts)) if axes is None else axes.tolist()
+    if len(places) != len(starts):
+        raise node.error(f"expected {len(starts)} axes, got {len(places)}")
+    if steps is not None and (steps.shape != starts.shape or (steps < 1).any()):
+        raise node.error(f"expected {len(starts)} steps of at least 1, got {steps.tolist()}")
+    by = [1] * len(starts) if steps is None else steps.tolist()
+    # Python's slices count negative numbers from the end and stop at it, as ONNX's do.
+    parts = [slice(*part) for part in zip(starts.tolist(), ends.tolist(), by, strict=True)]
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        index = [slice(None)] * x.ndim
+        for place, part in zip(places, parts, strict=True):
+            index[place] = part
+        return x[tuple(index)]
+
+    return run
+
+
 def _softmax(node: _Node) -> _Operation:
     axis = node.attribute("axis", -1)
 
@@ -576,6 +630,8 @@ _OPERATORS: dict[str, Callable[[_Node], _Operation]] = {
     "MaxPool": _max_pool,
     "ReduceMean": _reduce_mean,
     "Reshape": _reshape,
+    "Resize": _resize,
+    "Slice": _slice,
     "Softmax": _softmax,
     "Split": _split,
     "Transpose": _transpose,

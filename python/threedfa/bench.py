@@ -623,7 +623,7 @@ def _analysis(
     faces = analyzer.analyze(picture)
     expected = analyzer.aligner.align_detected(
         [picture], [analyzer.detector.detect(picture)], [None]
-    )[0]
+    )[0].faces
     if not same_faces(faces, expected):
         raise BenchError("analyze: the faces differ from those of detector and aligner")
     watched = copy.copy(analyzer)

@@ -35,6 +35,8 @@ from .bench import add_bench_options, run_bench
 from .blendshapes import Blendshapes
 from .cpus import available_cpus
 from .damages import DAMAGES
+from .detections import RefusedFace
+from .detector import DetectionSize, Orientations
 from .doctor import run_doctor
 from .errors import ExportError, ImageError, ThreedfaError
 from .evaluation import measure, read_marked, table_text, tables
@@ -149,8 +151,27 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("--pack", default="default", metavar="NAME", help="name or folder")
     _add_network_options(image)
     image.add_argument("--score-threshold", type=float, metavar="X")
+    image.add_argument(
+        "--confidence-threshold", type=float, metavar="X", help="what is less surely a face is none"
+    )
     image.add_argument("--iou-threshold", type=float, metavar="X")
     image.add_argument("--max-faces", type=int, metavar="N")
+    image.add_argument(
+        "--detection-size",
+        type=_detection_size,
+        default="auto",
+        metavar="SIZE",
+        help="auto, full (the picture's own size), or the longer side in pixels",
+    )
+    image.add_argument(
+        "--orientations",
+        default="upright",
+        choices=get_args(Orientations),
+        help="any: where nothing is found, look for turned faces, too",
+    )
+    image.add_argument(
+        "--refused", action="store_true", help="what is no face, too, in --json and --jsonl"
+    )
     image.add_argument(
         "--max-pixels",
         type=at_least_one,
@@ -287,6 +308,10 @@ def _input(text: str) -> str:
     return text
 
 
+def _detection_size(text: str) -> DetectionSize:
+    return "auto" if text == "auto" else "full" if text == "full" else whole_number(text)
+
+
 def _texture_size(text: str) -> int:
     size = whole_number(text)
     if not 0 <= size <= MAX_SIDE:
@@ -318,8 +343,11 @@ def _image(options: argparse.Namespace) -> int:
             providers=options.providers,
             num_threads=options.threads,
             score_threshold=options.score_threshold,
+            confidence_threshold=options.confidence_threshold,
             iou_threshold=options.iou_threshold,
             max_faces=options.max_faces,
+            detection_size=options.detection_size,
+            orientations=options.orientations,
         )
         _check(options, analyzer.model, len(paths))
     except ValueError as error:
@@ -352,12 +380,15 @@ def _analyze_files(
         raise ExportError(f"cannot make the folder {options.output}: {error.strerror}") from error
     given = frozenset(os.path.realpath(path) for path in paths)
     results: list[Frame] = []
+    refused: list[list[RefusedFace]] = []  # of each of the results
     frames: list[Frame] = []  # also those that failed: time goes on
-    tables = _tables(options, analyzer.model, results, frames)
+    tables = _tables(options, analyzer.model, results, refused, frames)
     for name in tables:
         _require_free(options.output / name, given)
 
-    def attempt(analyzer: FaceAnalyzer, named: tuple[Path, str]) -> Frame | str:
+    def attempt(
+        analyzer: FaceAnalyzer, named: tuple[Path, str]
+    ) -> tuple[Frame, list[RefusedFace]] | str:
         """What was found, or why nothing was: of an error its text, as it holds the picture."""
         path, stem = named
         try:
@@ -380,11 +411,14 @@ def _analyze_files(
             tqdm.write(f"threedfa: {path}: {outcome}", file=sys.stderr)
             frames.append((path, (1, 1), []))
         else:
-            count = len(outcome[2])
-            tqdm.write(f"{path}: {count} {'face' if count == 1 else 'faces'}")
+            frame, others = outcome
+            count = len(frame[2])
+            more = f", {len(others)} refused" if options.refused else ""
+            tqdm.write(f"{path}: {count} {'face' if count == 1 else 'faces'}{more}")
             if tables:
-                results.append(outcome)
-                frames.append(outcome)
+                results.append(frame)
+                refused.append(others)
+                frames.append(frame)
     for name, write in tables.items():
         write(options.output / name)
     if failed:
@@ -399,16 +433,24 @@ def _no_memory(error: Exception) -> bool:
 
 
 def _tables(
-    options: argparse.Namespace, model: MorphableModel, results: list[Frame], frames: list[Frame]
+    options: argparse.Namespace,
+    model: MorphableModel,
+    results: list[Frame],
+    refused: list[list[RefusedFace]],
+    frames: list[Frame],
 ) -> dict[str, Callable[[Path], None]]:
-    """Names of the files asked for that hold all pictures, and what writes each when both lists are
+    """Names of the files asked for that hold all pictures, and what writes each when the lists are
     filled."""
     json_options = _json_options(options, model)
+    others = refused if options.refused else None
     every: dict[str, tuple[bool, Callable[[Path], None]]] = {
-        "faces.json": (options.json, lambda path: write_json(path, results, **json_options)),
+        "faces.json": (
+            options.json,
+            lambda path: write_json(path, results, refused=others, **json_options),
+        ),
         "faces.jsonl": (
             options.jsonl,
-            lambda path: write_json_lines(path, results, **json_options),
+            lambda path: write_json_lines(path, results, refused=others, **json_options),
         ),
         "faces.csv": (
             options.csv,
@@ -455,15 +497,18 @@ def _analyze_file(
     target: Path,
     options: argparse.Namespace,
     given: frozenset[str],
-) -> Frame:
+) -> tuple[Frame, list[RefusedFace]]:
     """Analyze one picture and write its files, whose names start with ``target``, but over none of
-    the pictures ``given``."""
+    the pictures ``given``. What was refused is only given where it is asked for."""
 
     def save(name: str, picture: NDArray[np.uint8]) -> None:
         save_image(_require_free(Path(f"{target}_{name}.png"), given), picture)
 
     image = load_image(path, max_pixels=options.max_pixels)
-    faces = analyzer.analyze(image)
+    if options.refused:
+        faces, refused = analyzer.analyze(image, return_refused=True)
+    else:
+        faces, refused = analyzer.analyze(image), []
     # What cannot be written fails with its own picture.
     if options.json or options.jsonl or options.csv:
         faces_to_dict(image.shape[:2], faces, **_json_options(options, analyzer.model))
@@ -486,7 +531,7 @@ def _analyze_file(
         sets = [] if options.landmarks is None else [options.landmarks]
         write_npz(f"{target}.npz", faces, landmark_sets=sets)
     # As they were found: without the vertices that they keep once they were asked for.
-    return path, image.shape[:2], [replace(face) for face in faces]
+    return (path, image.shape[:2], [replace(face) for face in faces]), refused
 
 
 def _expand(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:

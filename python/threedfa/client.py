@@ -15,18 +15,19 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import httpx
 import numpy as np
 
 from .detections import Detections
+from .detector import DetectionSize, Orientations
 from .errors import ImageError, PackError, ServerError
-from .face import Face
+from .face import Analysis, Face
 from .image import ColorOrder, encode_image, load_image, require_several
 from .model import MorphableModel
 from .pack import Pack
-from .tables import faces_from_dict
+from .tables import faces_from_dict, refused_from_dict
 
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 
@@ -46,8 +47,11 @@ class _Connection(Generic[Http]):
         api_key: str | None = None,
         timeout: float = 60.0,
         score_threshold: float | None = None,
+        confidence_threshold: float | None = None,
         iou_threshold: float | None = None,
         max_faces: int | None = None,
+        detection_size: DetectionSize = "auto",
+        orientations: Orientations = "upright",
     ) -> None:
         self._pack = pack if isinstance(pack, Pack) else Pack.load(pack)
         self.model = MorphableModel.from_pack(self._pack)
@@ -56,6 +60,9 @@ class _Connection(Generic[Http]):
             "score_threshold": score_threshold,
             "iou_threshold": iou_threshold,
             "max_faces": max_faces,
+            "confidence_threshold": confidence_threshold,
+            "detection_size": detection_size,
+            "orientations": orientations,
         }
         self._query = {name: value for name, value in options.items() if value is not None}
         if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
@@ -67,12 +74,17 @@ class _Connection(Generic[Http]):
             raise ValueError(f"base_url: expected a URL, got {base_url!r}: {error}") from error
         self._same_model = False
 
-    def _body(self, images: Iterable[Any], color: ColorOrder) -> dict[str, Any]:
+    def _body(
+        self, images: Iterable[Any], color: ColorOrder, refused: bool = False
+    ) -> dict[str, Any]:
         require_several(images)
         files = [
             ("image", (str(number), _encoded(image, color))) for number, image in enumerate(images)
         ]
-        return {"params": self._query, "files": files}
+        return {
+            "params": self._query | ({"refused": "true"} if refused else {}),
+            "files": files,
+        }
 
     def _check_model(self, answer: httpx.Response) -> None:
         """Compare the server's face model with the one here."""
@@ -93,11 +105,15 @@ class _Connection(Generic[Http]):
             return Detections(
                 np.array([face["bbox"] for face in faces], np.float32).reshape(-1, 4),
                 np.array([face["score"] for face in faces], np.float32),
+                np.array([face.get("quarter_turns", 0) for face in faces], np.int64),
             )
 
-    def _faces(self, answer: httpx.Response) -> list[list[Face]]:
+    def _analyses(self, answer: httpx.Response) -> list[Analysis]:
         with _understanding(answer):
-            return [faces_from_dict(entry, self.model) for entry in _content(answer)]
+            return [
+                Analysis(faces_from_dict(entry, self.model), refused_from_dict(entry))
+                for entry in _content(answer)
+            ]
 
     def _unreachable(self, error: httpx.HTTPError) -> ServerError:
         return ServerError(f"no answer from {self._http.base_url}: {error or type(error).__name__}")
@@ -111,7 +127,9 @@ class Client(_Connection[httpx.Client]):
         pack: that is installed here and that the server has: a pack, its name, or its folder.
         api_key: where the server asks for one.
         timeout: seconds without a sign of the server.
-        score_threshold, iou_threshold, max_faces: as of :class:`threedfa.FaceAnalyzer`.
+        score_threshold, confidence_threshold, iou_threshold, max_faces, detection_size,
+        orientations: as of :class:`threedfa.FaceAnalyzer`; servers take a ``detection_size`` of at
+            most 4096.
 
     Attributes:
         model: the pack's morphable model.
@@ -132,25 +150,52 @@ class Client(_Connection[httpx.Client]):
         """
         return self._detections(self._call("POST", _DETECT, **self._body([image], color)))
 
-    def analyze(self, image: Any, *, color: ColorOrder = "rgb") -> list[Face]:
+    @overload
+    def analyze(
+        self, image: Any, *, color: ColorOrder = "rgb", return_refused: Literal[False] = False
+    ) -> list[Face]: ...
+    @overload
+    def analyze(
+        self, image: Any, *, color: ColorOrder = "rgb", return_refused: Literal[True]
+    ) -> Analysis: ...
+    def analyze(
+        self, image: Any, *, color: ColorOrder = "rgb", return_refused: bool = False
+    ) -> list[Face] | Analysis:
         """The faces of one picture: see :meth:`threedfa.FaceAnalyzer.analyze`.
 
         Raises:
             ImageError, ServerError: as :meth:`detect`.
             PackError: if the server has another face model than the one here.
         """
-        return self.analyze_batch([image], color=color)[0]
+        found = self._analyze([image], color, return_refused)
+        return found[0] if return_refused else found[0].faces
 
+    @overload
     def analyze_batch(
-        self, images: Iterable[Any], *, color: ColorOrder = "rgb"
-    ) -> list[list[Face]]:
+        self,
+        images: Iterable[Any],
+        *,
+        color: ColorOrder = "rgb",
+        return_refused: Literal[False] = False,
+    ) -> list[list[Face]]: ...
+    @overload
+    def analyze_batch(
+        self, images: Iterable[Any], *, color: ColorOrder = "rgb", return_refused: Literal[True]
+    ) -> list[Analysis]: ...
+    def analyze_batch(
+        self, images: Iterable[Any], *, color: ColorOrder = "rgb", return_refused: bool = False
+    ) -> list[list[Face]] | list[Analysis]:
         """:meth:`analyze` for several pictures in one request, whose number the server limits."""
-        body = self._body(images, color)
+        found = self._analyze(images, color, return_refused)
+        return found if return_refused else [each.faces for each in found]
+
+    def _analyze(self, images: Iterable[Any], color: ColorOrder, refused: bool) -> list[Analysis]:
+        body = self._body(images, color, refused)
         if not body["files"]:
             return []
         if not self._same_model:
             self._check_model(self._call("GET", _PACKS))
-        return self._faces(self._call("POST", _ALIGN, **body))
+        return self._analyses(self._call("POST", _ALIGN, **body))
 
     def close(self) -> None:
         """Close the connection."""
@@ -178,20 +223,49 @@ class AsyncClient(_Connection[httpx.AsyncClient]):
         """See :meth:`Client.detect`."""
         return self._detections(await self._call("POST", _DETECT, **self._body([image], color)))
 
-    async def analyze(self, image: Any, *, color: ColorOrder = "rgb") -> list[Face]:
+    @overload
+    async def analyze(
+        self, image: Any, *, color: ColorOrder = "rgb", return_refused: Literal[False] = False
+    ) -> list[Face]: ...
+    @overload
+    async def analyze(
+        self, image: Any, *, color: ColorOrder = "rgb", return_refused: Literal[True]
+    ) -> Analysis: ...
+    async def analyze(
+        self, image: Any, *, color: ColorOrder = "rgb", return_refused: bool = False
+    ) -> list[Face] | Analysis:
         """See :meth:`Client.analyze`."""
-        return (await self.analyze_batch([image], color=color))[0]
+        found = await self._analyze([image], color, return_refused)
+        return found[0] if return_refused else found[0].faces
 
+    @overload
     async def analyze_batch(
-        self, images: Iterable[Any], *, color: ColorOrder = "rgb"
-    ) -> list[list[Face]]:
+        self,
+        images: Iterable[Any],
+        *,
+        color: ColorOrder = "rgb",
+        return_refused: Literal[False] = False,
+    ) -> list[list[Face]]: ...
+    @overload
+    async def analyze_batch(
+        self, images: Iterable[Any], *, color: ColorOrder = "rgb", return_refused: Literal[True]
+    ) -> list[Analysis]: ...
+    async def analyze_batch(
+        self, images: Iterable[Any], *, color: ColorOrder = "rgb", return_refused: bool = False
+    ) -> list[list[Face]] | list[Analysis]:
         """See :meth:`Client.analyze_batch`."""
-        body = self._body(images, color)
+        found = await self._analyze(images, color, return_refused)
+        return found if return_refused else [each.faces for each in found]
+
+    async def _analyze(
+        self, images: Iterable[Any], color: ColorOrder, refused: bool
+    ) -> list[Analysis]:
+        body = self._body(images, color, refused)
         if not body["files"]:
             return []
         if not self._same_model:
             self._check_model(await self._call("GET", _PACKS))
-        return self._faces(await self._call("POST", _ALIGN, **body))
+        return self._analyses(await self._call("POST", _ALIGN, **body))
 
     async def close(self) -> None:
         """Close the connection."""

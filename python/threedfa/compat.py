@@ -108,7 +108,7 @@ class FaceBoxes_ONNX:  # noqa: N801
             ImageError: if the array is not an image.
         """
         start = time.perf_counter()
-        found = self._detector.detect(_picture(img_), color="bgr")
+        found = self._detector.single_pass(load_image(_picture(img_), color="bgr"))
         if self.timer_flag:
             print(f"detection: {(time.perf_counter() - start) * 1000:.1f} ms")
         return [[*box.tolist(), score] for box, score in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 from .aligned_crop import aligned_crop, frontalized
 from .blendshapes import Blendshapes
+from .detections import RefusedFace
 from .image import ColorOrder, load_image
 from .landmark_sets import Location, locate, point_at, table_named, visibility
 from .metric_pose import MetricPose, intrinsics, place, size_in_centimetres
@@ -78,8 +79,8 @@ class Face:
         params: float32 (P,) camera (12), shape and expression coefficients.
         landmarks: float32 (68, 3) in pixels; z towards the viewer, zero at the model's origin.
         model: the morphable model that the parameters belong to.
-        confidence: how sure the regressor is that ``roi`` holds a face, 0..1; None for a pack whose
-            regressor does not say.
+        confidence: how sure the pack is that this is a face, 0..1; None for a pack that does not
+            say.
     """
 
     bbox: NDArray[np.float32]
@@ -311,6 +312,13 @@ class Face:
             texture_format=texture_format,
             color=color,
         )
+
+
+class Analysis(NamedTuple):
+    """The faces of one image and what was refused, both best score first."""
+
+    faces: list[Face]
+    refused: list[RefusedFace]
 
 
 def require_faces(faces: object) -> None:

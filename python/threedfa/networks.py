@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from . import _core
 from .errors import BackendError, PackError
 from .image import is_reversed
-from .pack import GREY, DetectorSpec, RegressorSpec
+from .pack import GREY, DetectorSpec, PresenceSpec, RegressorSpec
 
 Backend = Literal["onnxruntime", "torch"]
 
@@ -43,7 +43,7 @@ class Normalization(TypedDict):
     reverse_channels: bool
 
 
-def normalization(spec: DetectorSpec | RegressorSpec) -> Normalization:
+def normalization(spec: DetectorSpec | RegressorSpec | PresenceSpec) -> Normalization:
     """What a pack says of it, for RGB images; as float32, to which every call would convert it.
 
     Raises:
@@ -61,6 +61,28 @@ def resizing(spec: DetectorSpec) -> Callable[[NDArray[np.uint8], int, int], NDAr
     if spec.color == GREY:
         return partial(_core.resize_normalize_grey, mean=spec.mean[0], scale=spec.scale[0])
     return partial(_core.resize_normalize, **normalization(spec))
+
+
+def cropping(
+    spec: RegressorSpec | PresenceSpec,
+) -> Callable[[NDArray[np.uint8], NDArray[np.float64]], NDArray[np.float32]]:
+    """The function that makes a network's input, (N, C, S, S), of an RGB image and N regions."""
+    size = spec.input_size
+    if spec.color != GREY:
+        known = normalization(spec)
+        return lambda image, rois: _core.crop_normalize(image, rois, size, **known)
+    none, one = np.zeros(3, np.float32), np.ones(3, np.float32)
+    luma = np.array([38, 75, 15], np.float32) / 128  # as resize_normalize_grey has it
+    mean, scale = np.float32(spec.mean[0]), np.float32(spec.scale[0])
+
+    def crop(image: NDArray[np.uint8], rois: NDArray[np.float64]) -> NDArray[np.float32]:
+        colored = _core.crop_normalize(
+            image, rois, size, mean=none, scale=one, reverse_channels=False
+        )
+        grey = np.einsum("nchw,c->nhw", colored, luma)[:, None]
+        return np.ascontiguousarray((grey - mean) * scale, np.float32)
+
+    return crop
 
 
 def open_network(
@@ -151,3 +173,11 @@ def check_count(name: str, value: int | None, most: float = math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 1 <= value <= most:
         span = "of at least 1" if math.isinf(most) else f"in 1..{most}"
         raise ValueError(f"{name}: expected None or a whole number {span}, got {value!r}")
+
+
+def check_fraction(name: str, value: float) -> float:
+    """The value as a float; a ValueError unless it is in 0..1."""
+    value = float(value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected None or 0..1, got {value}")
+    return value

@@ -1,6 +1,7 @@
 """Packs: the folders that hold the networks, the face model and their settings.
 
-A pack is a folder with ``pack.json``, two ONNX graphs and the face model as a safetensors file.
+A pack is a folder with ``pack.json``, two or three ONNX graphs and the face model as a safetensors
+file.
 Nothing in it can run code. ``pack.json`` is read strictly: a missing or unknown key, a wrong type,
 a number that is not finite or out of range, or a file outside the folder is a
 :class:`~threedfa.errors.PackError` that names the pack and the key.
@@ -38,15 +39,20 @@ _REPAIR = "correct the file or import the pack again"
 _BUNDLED = Path(__file__).parent / "packs"
 
 GREY: Final = "grey"
-"""The ``color`` of a detector that sees no colours."""
+"""The ``color`` of a network that sees no colours."""
 
 
 @dataclass(frozen=True)
 class WorkingSize:
-    """Images larger than this, in pixels, are made smaller before detection."""
+    """Images larger than this, in pixels, are made smaller before detection.
+
+    Images whose longer side is less than ``enlarge_to`` are made larger, up to it and to twice
+    their size; None: they stay as they are.
+    """
 
     max_height: int
     max_width: int
+    enlarge_to: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,24 @@ class RegressorSpec:
 
 
 @dataclass(frozen=True)
+class PresenceSpec:
+    """A small network that tells whether a region shows a human face: (N, 1), 0..1.
+
+    It sees the square that the regressor sees first, grown by ``roi_scale`` about its middle. What
+    it gives less than ``confidence_threshold`` is no face and does not reach the regressor.
+    """
+
+    file: str
+    color: str
+    layout: str
+    input_size: int
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    roi_scale: float
+    confidence_threshold: float
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """The morphable model of a pack.
 
@@ -163,6 +187,13 @@ class Pack:
     detector: DetectorSpec
     regressor: RegressorSpec
     model: ModelSpec
+    presence: PresenceSpec | None = None
+
+    @property
+    def confidence_threshold(self) -> float | None:
+        """That of ``presence`` or else of the regressor; None where neither tells faces from what
+        is none."""
+        return (self.presence or self.regressor).confidence_threshold
 
     @staticmethod
     def load(pack: str | os.PathLike[str], *, verify: bool = True) -> Pack:
@@ -530,6 +561,7 @@ def _parse_pack(folder: Path, content: object) -> Pack:
         detector=_parse_detector(root.nested("detector"), files),
         regressor=_parse_regressor(root.nested("regressor"), files),
         model=_parse_model(root.nested("morphable_model"), files),
+        presence=_parse_presence(root.nested("presence"), files) if root.has("presence") else None,
     )
     root.finish()
     names, modes = pack.model.expression_names, pack.regressor.param_split.expression
@@ -576,7 +608,9 @@ def _parse_detector(spec: _Object, files: tuple[PackFile, ...]) -> DetectorSpec:
     center, extent = spec.numbers("variances", 2, 1e-6, 1e6)
     working = spec.nested("working_size")
     working_size = WorkingSize(
-        working.integer("max_height", 1, 65535), working.integer("max_width", 1, 65535)
+        working.integer("max_height", 1, 65535),
+        working.integer("max_width", 1, 65535),
+        working.integer("enlarge_to", 1, 65535) if working.has("enlarge_to") else None,
     )
     working.finish()
     color = spec.choice("color", ("rgb", "bgr", GREY))
@@ -635,6 +669,23 @@ def _parse_regressor(spec: _Object, files: tuple[PackFile, ...]) -> RegressorSpe
     )
     spec.finish()
     return regressor
+
+
+def _parse_presence(spec: _Object, files: tuple[PackFile, ...]) -> PresenceSpec:
+    color = spec.choice("color", ("rgb", "bgr", GREY))
+    channels = 1 if color == GREY else 3
+    presence = PresenceSpec(
+        file=_parse_file(spec, files),
+        color=color,
+        layout=spec.choice("layout", ("NCHW",)),
+        input_size=spec.integer("input_size", 8, 4096),
+        mean=spec.numbers("mean", channels, -1e6, 1e6),
+        scale=spec.numbers("scale", channels, -1e6, 1e6),
+        roi_scale=spec.number("roi_scale", 1e-3, 1e3),
+        confidence_threshold=spec.number("confidence_threshold", 0, 1),
+    )
+    spec.finish()
+    return presence
 
 
 def _parse_model(spec: _Object, files: tuple[PackFile, ...]) -> ModelSpec:

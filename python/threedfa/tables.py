@@ -11,11 +11,13 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .detections import RefusedFace
 from .face import Face, require_faces
 from .files import atomic_write
 from .image import check_size
@@ -89,6 +91,7 @@ def faces_to_dict(
     landmark_sets: Sequence[str] = (),
     blendshapes: bool = False,
     vertices: bool = False,
+    refused: Sequence[RefusedFace] | None = None,
     arrays: bool = False,
 ) -> dict[str, Any]:
     """One image's faces as a dictionary of numbers, strings, lists and dictionaries for JSON.
@@ -102,6 +105,7 @@ def faces_to_dict(
         landmark_sets: sets to give beside the 68 landmarks, by their names.
         blendshapes: whether to give ARKit's blend shapes, too.
         vertices: whether to give the dense vertices, too.
+        refused: what was found and is no face, to be given, too; None: it is not asked for.
         arrays: whether to leave numbers as NumPy's, in arrays in place of lists, for a writer that
             knows them and writes the shortest digits itself, as orjson does.
 
@@ -114,7 +118,15 @@ def faces_to_dict(
     height, width = check_size(image_size)
     require_faces(faces)
     fields = [_face_fields(face, landmark_sets, blendshapes, vertices) for face in faces]
-    return {
+    others = [
+        {
+            "bbox": _checked("bbox", each.bbox, (4,)),
+            "score": _checked("score", each.score, ())[()],
+            "confidence": np.float64(each.confidence),
+        }
+        for each in refused or ()
+    ]
+    entry: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "image": {
             "name": None if name is None else os.fspath(name),
@@ -123,6 +135,25 @@ def faces_to_dict(
         },
         "faces": fields if arrays else [_plain(face) for face in fields],
     }
+    if refused is not None:
+        entry["refused"] = others if arrays else [_plain(each) for each in others]
+    return entry
+
+
+def refused_from_dict(entry: Mapping[str, Any]) -> list[RefusedFace]:
+    """What was refused, of an entry that `faces_to_dict` made; none where it was not asked for.
+
+    Raises:
+        ValueError: if a field is missing, of a wrong shape or not finite.
+    """
+    return [
+        RefusedFace(
+            _field(each, "bbox", np.float32, (4,)),
+            float(_field(each, "score", np.float32, ())),
+            float(_field(each, "confidence", np.float64, ())),
+        )
+        for each in entry.get("refused", ())
+    ]
 
 
 def faces_from_dict(entry: Mapping[str, Any], model: MorphableModel) -> list[Face]:
@@ -151,14 +182,17 @@ def write_json(
     *,
     landmark_sets: Sequence[str] = (),
     blendshapes: bool = False,
+    refused: Sequence[Sequence[RefusedFace]] | None = None,
 ) -> None:
     """Write a JSON array with what `faces_to_dict` gives for each image, one image a line, UTF-8.
+
+    ``refused``: what was in each image, to be given, too.
 
     Raises:
         PackError, ValueError: as `faces_to_dict`.
         ExportError: if the file cannot be written.
     """
-    lines = _json_lines(results, landmark_sets, blendshapes)
+    lines = _json_lines(results, landmark_sets, blendshapes, refused)
     text = "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
     _write_text(path, text)
 
@@ -169,14 +203,17 @@ def write_json_lines(
     *,
     landmark_sets: Sequence[str] = (),
     blendshapes: bool = False,
+    refused: Sequence[Sequence[RefusedFace]] | None = None,
 ) -> None:
     """Write JSON lines: what `faces_to_dict` gives for each image on a line of its own, UTF-8.
+
+    ``refused``: what was in each image, to be given, too.
 
     Raises:
         PackError, ValueError: as `faces_to_dict`.
         ExportError: if the file cannot be written.
     """
-    lines = _json_lines(results, landmark_sets, blendshapes)
+    lines = _json_lines(results, landmark_sets, blendshapes, refused)
     _write_text(path, "".join(line + "\n" for line in lines))
 
 
@@ -308,17 +345,26 @@ def encode_npz(faces: Sequence[FaceFields], *, landmark_sets: Sequence[str] = ()
 
 
 def _json_lines(
-    results: Sequence[Result], landmark_sets: Sequence[str], blendshapes: bool
+    results: Sequence[Result],
+    landmark_sets: Sequence[str],
+    blendshapes: bool,
+    refused: Sequence[Sequence[RefusedFace]] | None,
 ) -> list[str]:
+    others = [None] * len(results) if refused is None else refused
     return [
         json.dumps(
             faces_to_dict(
-                size, faces, name=name, landmark_sets=landmark_sets, blendshapes=blendshapes
+                size,
+                faces,
+                name=name,
+                landmark_sets=landmark_sets,
+                blendshapes=blendshapes,
+                refused=other,
             ),
             ensure_ascii=False,
             allow_nan=False,
         )
-        for name, size, faces in results
+        for (name, size, faces), other in zip(results, others, strict=True)
     ]
 
 
@@ -369,20 +415,7 @@ def _plain(values: Any) -> Any:
 
 
 def _face_from_dict(fields: Mapping[str, Any], model: MorphableModel) -> Face:
-    def array(name: str, dtype: type[np.floating[Any]], shape: tuple[int, ...]) -> NDArray[Any]:
-        if name not in fields:
-            raise ValueError(f"expected a face with {name}, got {', '.join(fields)}")
-        try:
-            with np.errstate(over="ignore"):  # found below
-                values = np.asarray(fields[name], dtype)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}: expected numbers: {error}") from error
-        if values.shape != shape:
-            raise ValueError(f"{name}: expected shape {shape}, got {values.shape}")
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name}: expected finite numbers that fit {np.dtype(dtype)}")
-        return values
-
+    array = partial(_field, fields)
     return Face(
         bbox=array("bbox", np.float32, (4,)),
         score=float(array("score", np.float32, ())),
@@ -392,6 +425,24 @@ def _face_from_dict(fields: Mapping[str, Any], model: MorphableModel) -> Face:
         model=model,
         confidence=float(array("confidence", np.float64, ())) if "confidence" in fields else None,
     )
+
+
+def _field(
+    fields: Mapping[str, Any], name: str, dtype: type[np.floating[Any]], shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """Finite numbers of a face's entry."""
+    if name not in fields:
+        raise ValueError(f"expected a face with {name}, got {', '.join(fields)}")
+    try:
+        with np.errstate(over="ignore"):  # found below
+            values = np.asarray(fields[name], dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected numbers: {error}") from error
+    if values.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: expected finite numbers that fit {np.dtype(dtype)}")
+    return values
 
 
 def _numbers(name: str, values: Any, shape: tuple[int | None, ...]) -> Any:

@@ -493,8 +493,9 @@ def test_confidence(tmp_path: Path, aligner: FaceAligner) -> None:
     assert sure.align(red, []) == []
     found = as_detections(box), as_detections(box)
     both = sure.align_detected([red, black], found, [None, None])
-    assert [len(faces) for faces in both] == [1, 0]
-    assert len(aligner.align_detected([black], found[:1], [None])[0]) == 1
+    assert [len(each.faces) for each in both] == [1, 0]
+    assert [len(each.refused) for each in both] == [0, 1]
+    assert len(aligner.align_detected([black], found[:1], [None])[0].faces) == 1
 
 
 def test_a_refusal_makes_room_for_the_next_face(tmp_path: Path) -> None:
@@ -511,10 +512,10 @@ def test_a_refusal_makes_room_for_the_next_face(tmp_path: Path) -> None:
     def kept(most: int | None, start: int = 0) -> list[int]:
         aligner = FaceAligner(pack)
         both = aligner.align_detected([image] * 2, [found[start:]] * 2, [most, None])
-        assert [round(float(face.bbox[0])) for face in both[1]] == [
+        assert [round(float(face.bbox[0])) for face in both[1].faces] == [
             left for left in lefts[start:] if image[90, left, 0] == 255
         ]
-        return [round(float(face.bbox[0])) for face in both[0]]
+        return [round(float(face.bbox[0])) for face in both[0].faces]
 
     assert kept(None) == [500, 600, 700, 800]
     assert kept(1) == [500]

@@ -244,6 +244,19 @@ GRAPHS: dict[str, onnx.NodeProto | list[onnx.NodeProto]] = {
         helper.make_node("Transpose", ["x"], ["a"], perm=[0, 3, 2, 1]),
         node("Reshape", "a", "zero_any_six"),
     ],
+    "resize": node(
+        "Resize",
+        "x",
+        "",
+        "twice",
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    ),
+    "resize with an empty region": node("Resize", "x", "no_region", "larger", mode="nearest"),
+    "slice": node("Slice", "x", "two_one", "most_five", "last_axes"),
+    "slice with steps": node("Slice", "x", "two_one", "most_five", "last_axes", "two_one"),
+    "slice from the end": node("Slice", "x", "minus_three", "most"),
     "flatten": node("Flatten"),
     **{f"flatten {axis}": node("Flatten", axis=axis) for axis in (-1, 0, 2, 4)},
     "softmax": node("Softmax"),
@@ -287,6 +300,14 @@ SHAPES = {
     "three_one": integers(3, 1),
     "ones": integers(1, 1),
     "zero_any_six": integers(0, -1, 6),
+    "twice": np.float32([1, 1, 2, 2]),
+    "larger": np.float32([1, 1, 3, 4]),
+    "no_region": np.float32([]),
+    "two_one": integers(2, 1),
+    "most_five": integers(np.iinfo(np.int64).max, 5),
+    "last_axes": integers(-1, 2),
+    "minus_three": integers(-3),
+    "most": integers(-1),
 }
 
 
@@ -343,6 +364,23 @@ def test_outputs_that_share_memory(tmp_path: Path, open_torch: Open) -> None:
 # --- Graphs that are refused ------------------------------------------------------------------
 
 REFUSED = {
+    "resize by halves": (
+        node("Resize", "x", "", "halves", mode="nearest"),
+        "two whole numbers of at least 1",
+    ),
+    "resize smoothly": (node("Resize", "x", "", "twice", mode="linear"), "expected mode nearest"),
+    "resize, rounded up": (
+        node("Resize", "x", "", "twice", mode="nearest", nearest_mode="ceil"),
+        "unsupported nearest_mode ceil",
+    ),
+    "resize to a size": (
+        node("Resize", "x", "", "", "sizes", mode="nearest"),
+        "scales of four dimensions",
+    ),
+    "slice backwards": (
+        node("Slice", "x", "two_one", "most_five", "last_axes", "back"),
+        "steps of at least 1",
+    ),
     "operator": (node("Erf"), "unsupported operator"),
     "auto_pad": (node("Conv", *CONV, auto_pad="SAME_UPPER"), "auto_pad SAME_UPPER"),
     "kernel_shape": (node("Conv", *CONV, kernel_shape=[3, 2]), "kernel_shape"),
@@ -387,11 +425,19 @@ REFUSED = {
 }
 
 
+REFUSED_SHAPES = {
+    "halves": np.float32([1, 1, 1.5, 2]),
+    "sizes": integers(2, 4, 18, 16),
+    "back": integers(-1, 1),
+}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_node(tmp_path: Path, open_torch: Open, name: str) -> None:
     refused, message = REFUSED[name]
     constants = {"nothing": integers(0, 4, 72)}
-    constants |= {key: CONSTANTS[key] for key in refused.input if key in CONSTANTS}
+    known = CONSTANTS | SHAPES | REFUSED_SHAPES
+    constants |= {key: known[key] for key in refused.input if key in known}
     path = save(tmp_path, graph([refused], constants))
     with pytest.raises(PackError, match=message) as info:
         open_torch(path)

@@ -72,11 +72,10 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Detections:
     """What the detector finds in every picture: the network of the synthetic pack is random."""
     detections = Detections(np.float32([BOX]), np.float32([0.75]))
 
-    def detect(self: FaceDetector, image: Array, *, color: str) -> Detections:
-        assert color == "bgr"
+    def single_pass(self: FaceDetector, image: Array) -> Detections:
         return detections
 
-    monkeypatch.setattr(FaceDetector, "detect", detect)
+    monkeypatch.setattr(FaceDetector, "single_pass", single_pass)
     return detections
 
 

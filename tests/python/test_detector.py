@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from PIL import Image
 
 from pictures import png
 from threedfa import Detections, FaceDetector, Pack
+from threedfa.detector import _spans, without_parts
 from threedfa.errors import BackendError, ImageError, PackError
 from toy_pack import (
     SCORE_THRESHOLD,
@@ -89,7 +91,7 @@ def test_any_squares_are_found(detector: FaceDetector, blocks: list[tuple[Any, i
 def test_a_large_picture_is_made_smaller(detector: FaceDetector, factor: int) -> None:
     """Boxes are in pixels of the given picture."""
     large = TWO.repeat(factor, axis=0).repeat(factor, axis=1)
-    found = detector.detect(large)
+    found = detector.single_pass(large)
     f = factor
     assert_found(found, (64 * f, 32 * f, 32 * f, 32, 255), (128 * f, 128 * f, 64 * f, 64, 200))
 
@@ -98,7 +100,7 @@ def test_a_large_picture_is_made_smaller(detector: FaceDetector, factor: int) ->
 def test_the_longer_side_decides(detector: FaceDetector, size: tuple[int, int]) -> None:
     scale = min(192 / size[0], 256 / size[1])
     side = round(32 / scale)
-    found = detector.detect(picture((0, 0, side, 255), size=size))
+    found = detector.single_pass(picture((0, 0, side, 255), size=size))
     assert len(found) == 1
     np.testing.assert_allclose(found.xyxy[0], [0, 0, 32 / scale, 32 / scale], rtol=1e-5, atol=1e-3)
 
@@ -199,6 +201,198 @@ def test_the_image_is_left_as_it_was(detector: FaceDetector) -> None:
     detector.detect(image, color="bgr")
     np.testing.assert_array_equal(image, TWO)
     assert image.flags.writeable
+
+
+# --- scales ---------------------------------------------------------------------------------------
+
+
+def seen(detector: FaceDetector, image: Picture) -> list[tuple[int, int]]:
+    """Heights and widths of the network's inputs for an image."""
+    sizes = []
+    network = detector._network
+
+    class Watched:
+        def run(self, batch: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+            sizes.append(batch.shape[2:])
+            return network.run(batch)
+
+    watched = detector.adjusted()
+    watched._network, watched._single_network = Watched(), Watched  # type: ignore[assignment]
+    watched.detect(image)
+    return sizes
+
+
+def test_an_ordinary_image_is_seen_once(detector: FaceDetector) -> None:
+    assert seen(detector, TWO) == [(192, 256)]
+    assert seen(detector, TWO.repeat(2, axis=0).repeat(2, axis=1)) == [(192, 256)]
+
+
+def test_nothing_or_a_large_face_asks_for_half_the_size(tmp_path: Path) -> None:
+    detector = FaceDetector(build_toy_pack(tmp_path / "pack"))
+    dark = np.zeros((192, 256, 3), np.uint8)
+    assert seen(detector, dark) == [(192, 256), (96, 128)]
+    assert seen(detector, picture((64, 0, 64, 255), size=(100, 128))) == [(100, 128), (50, 64)]
+    assert seen(detector, dark[:40, :40]) == [(40, 40)]  # there would be nothing left to see
+
+
+class _Eye:
+    """Stands in for a detector's network: sees squares, each of a grey of its own, that are 10 to
+    200 pixels large to it. Of one that is cut it gives the part it sees, and is surest of parts."""
+
+    def __init__(self, detector: FaceDetector) -> None:
+        self.detector = detector.adjusted()
+        self.detector._resize = lambda part, height, width: part  # type: ignore[assignment]
+        self.detector._network = self  # type: ignore[assignment]
+        self.detector._single_network = lambda: self  # type: ignore[assignment,return-value]
+        self.detector._decode = self.decode  # type: ignore[method-assign]
+
+    def run(self, part: Any) -> list[Any]:
+        return [part, part]
+
+    def decode(self, part: Any, _: Any, size: tuple[int, int], scale: float) -> Detections:
+        assert part.shape[:2] == size
+        boxes, scores = [], []
+        for grey in np.unique(part[..., 0])[1:]:
+            rows, columns = np.nonzero(part[..., 0] == grey)
+            box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            width, height = box[2] - box[0], box[3] - box[1]
+            if scale * min(width, height) >= 10 and scale * max(width, height) <= 200:
+                boxes.append(box)
+                scores.append(0.9 if width == height else 0.99)
+        return Detections(np.reshape(boxes, (-1, 4)), scores)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("size", ["auto", "full", 1500])
+@pytest.mark.parametrize("shape", [(1400, 1900), (300, 2500), (2500, 230)])
+def test_faces_of_all_sizes_in_a_large_image_are_found_once(
+    toy_pack: Path, size: Any, threads: int, shape: tuple[int, int]
+) -> None:
+    """Wherever they lie among the tiles, and whole, though what is cut scores better."""
+    rng = np.random.default_rng(3)
+    image = np.zeros((*shape, 3), np.uint8)
+    expected: list[list[int]] = []
+    while len(expected) < 60:
+        side = int(rng.choice([20, 20, 30, 30, 45, 45, 70, 110, 170, 260, 400]))
+        if side >= min(shape):
+            continue
+        left, top = rng.integers(0, shape[1] - side), rng.integers(0, shape[0] - side)
+        if image[top : top + side, left : left + side].any():
+            if rng.random() < 0.02:  # as many as there is room for
+                break
+            continue
+        image[top : top + side, left : left + side] = len(expected) + 1
+        expected.append([left, top, left + side, top + side])
+    detector = FaceDetector(toy_pack, detection_size=size, num_threads=threads)
+    found = _Eye(detector).detector.detect(image)
+    assert sorted(found.xyxy.astype(int).tolist()) == sorted(expected)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 30000), st.floats(32, 3000))
+def test_tiles_cover_a_length_and_overlap(length: int, side: float) -> None:
+    spans = _spans(length, side)
+    assert spans[0][0] == 0 and spans[-1][1] == length
+    assert len({end - start for start, end in spans}) == 1
+    assert all(end - start <= side + 1 for start, end in spans)
+    for (_, end), (start, _) in itertools.pairwise(spans):
+        assert end - start >= side / 4 - 1
+    assert len(spans) <= 1 + length / (side * 3 / 4)
+
+
+def test_memory_of_tiles_is_bounded(toy_pack: Path) -> None:
+    detector = FaceDetector(toy_pack, num_threads=1)
+    image = np.zeros((1000, 2600, 3), np.uint8)
+    sizes = seen(detector.adjusted(detection_size="full"), image)
+    assert len(sizes) > 60
+    tile = detector._tile_side()
+    assert max(height * width for height, width in sizes) <= (tile + 1) ** 2
+    # Twice as coarse a size: a fourth of the tiles.
+    assert 10 < len(seen(detector.adjusted(detection_size=1300), image)) < len(sizes) / 2.5
+
+
+def test_a_size_in_pixels(toy_pack: Path) -> None:
+    image = picture((64, 64, 64, 255))
+    for size in (32, 64, 300):
+        detector = FaceDetector(toy_pack, detection_size=size)
+        assert seen(detector, image)[0] == (size * 192 // 256, size)
+    found = FaceDetector(toy_pack, detection_size=128).detect(image)  # a cell of 32 to it
+    assert_found(found, (64, 64, 64, 32, 255))
+    assert FaceDetector(toy_pack, detection_size=np.int32(64)).detection_size == 64
+    adjusted = FaceDetector(toy_pack).adjusted(detection_size=128)
+    np.testing.assert_array_equal(adjusted.detect(image).xyxy, found.xyxy)
+    assert adjusted.adjusted(max_faces=1).detection_size == 128
+    for wrong in (31, 16385, "large", 64.0, True, None):
+        with pytest.raises(ValueError, match=r"'auto', 'full' or a longer side of 32\.\.16384"):
+            FaceDetector(toy_pack, detection_size=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((50, 60), (100, 120)), ((80, 100), (120, 150)), ((20, 30), (40, 60)), ((10, 200), (10, 200))],
+)
+def test_small_images_are_enlarged_where_the_pack_says_so(
+    tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    limits = {"max_height": 192, "max_width": 256, "enlarge_to": 150}
+    detector = FaceDetector(build_toy_pack(tmp_path / "pack", working_size=limits))
+    assert seen(detector, np.zeros((*size, 3), np.uint8))[0] == expected
+    assert detector.network_input(np.zeros((*size, 3), np.uint8)).shape[2:] == expected
+
+
+def test_boxes_inside_a_much_better_face_are_left_out() -> None:
+    face = [0, 0, 100, 100]
+    ear, outside, large = [70, 40, 110, 80], [80, 40, 120, 80], [10, 10, 95, 95]
+    for other, score, kept in (
+        (ear, 0.8, False),
+        (ear, 0.9, True),  # nearly as good
+        (outside, 0.8, True),  # half of it lies beside the face
+        (large, 0.8, True),  # not a part of a face: that is for the overlap to decide
+    ):
+        found = without_parts(Detections([face, other], [0.95, score]))
+        assert len(found) == 1 + kept, (other, score)
+        np.testing.assert_array_equal(found.xyxy[0], face)
+    # What is itself left out removes nothing.
+    chain = Detections([face, [5, 5, 50, 50], [10, 10, 30, 30]], [0.95, 0.8, 0.65])
+    assert len(without_parts(chain)) == 1
+    assert len(without_parts(chain[1:])) == 1
+    assert len(without_parts(chain[:0])) == 0
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 30))
+def test_leaving_parts_out_keeps_the_best_and_is_done_at_once(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 50, (count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(1, 60, (count, 2))], axis=1)
+    found = Detections(boxes, np.sort(rng.uniform(0, 1, count))[::-1])
+    kept = without_parts(found)
+    assert set(map(tuple, kept.xyxy.tolist())) <= set(map(tuple, found.xyxy.tolist()))
+    assert (np.diff(kept.confidence) <= 0).all()
+    np.testing.assert_array_equal(kept.xyxy[:1], found.xyxy[:1])
+    np.testing.assert_array_equal(without_parts(kept).xyxy, kept.xyxy)
+
+
+# --- orientations ---------------------------------------------------------------------------------
+
+
+def test_turned_faces_are_looked_for_where_nothing_is_found(tmp_path: Path) -> None:
+    """The toy's faces look alike however they are turned, but its boxes do not: with these offsets
+    they lie below the cells as the network sees them."""
+    pack = build_toy_pack(tmp_path / "pack", loc=(0, 10, 0, 0))  # one side lower
+    image = picture((64, 96, 32, 255), size=(192, 192))
+    upright = FaceDetector(pack, orientations="any").detect(image)
+    np.testing.assert_array_equal(upright.xyxy, FaceDetector(pack).detect(image).xyxy)
+    assert upright.quarter_turns.tolist() == [0]
+    found = FaceDetector(pack).turned_candidates(image)
+    turns = found.quarter_turns.tolist()
+    boxes = dict(zip(turns, found.xyxy.round().tolist(), strict=True))
+    # A face turned clockwise by a quarter has its chin to the left, and so on.
+    assert boxes[1] == [32, 96, 64, 128]
+    assert boxes[2] == [64, 64, 96, 96]
+    assert boxes[3] == [96, 96, 128, 128]
+    with pytest.raises(ValueError, match="orientations: expected 'upright' or 'any', got 'all'"):
+        FaceDetector(pack, orientations="all")  # type: ignore[arg-type]
 
 
 # --- settings -------------------------------------------------------------------------------------

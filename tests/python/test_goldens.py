@@ -95,7 +95,7 @@ def test_detections(reference: Path, reference_pack: Path, record: Record, name:
         (FaceDetector(reference_pack), stored["final"]),
         (weak, stored["dets_kept"]),
     ):
-        found = detector.detect(image)
+        found = detector.single_pass(image)
         assert len(found) == len(expected)
         record("detected boxes", difference(found.xyxy, expected[:, :4]), 0.05, "px")
         record("detected scores", difference(found.confidence, expected[:, 4]), 1e-4, "")

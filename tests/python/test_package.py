@@ -25,6 +25,7 @@ import threedfa
 PACKAGE = Path(threedfa.__file__).parent
 
 EXPORTED = {
+    "Analysis",
     "BackendError",
     "Detections",
     "ExportError",
@@ -39,6 +40,7 @@ EXPORTED = {
     "PackError",
     "Pose",
     "PriorConfig",
+    "RefusedFace",
     "ServerError",
     "ThreedfaError",
     "compat",

@@ -614,7 +614,11 @@ def analyzed(
     batcher: Batcher, engine: Engine, images: Sequence[Any]
 ) -> Future[Sequence[list[Face]]]:
     """The faces of each image."""
-    return batcher.analyze(engine, [lambda i=i: i for i in images], lambda _, found: found)
+    return batcher.analyze(
+        engine,
+        [lambda i=i: i for i in images],
+        lambda _, found: [each.faces for each in found],
+    )
 
 
 def test_faces_of_requests_that_wait_go_together(

@@ -144,7 +144,7 @@ def pack_entry(file: str, threshold: float) -> dict[str, object]:
         "nms_offset": 0,
         "top_k": 2000,
         "keep_top_k": 500,
-        "working_size": {"max_height": 720, "max_width": 1080},
+        "working_size": {"max_height": 720, "max_width": 1080, "enlarge_to": 640},
     }
 
 

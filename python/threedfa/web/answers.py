@@ -83,8 +83,10 @@ def boxes_json(found: Sequence[tuple[Upload, Image, Detections]]) -> Response:
                 "schema_version": SCHEMA_VERSION,
                 "image": {"name": upload.name, "height": len(image), "width": len(image[0])},
                 "faces": [
-                    {"bbox": box, "score": score}
-                    for box, score in zip(boxes.xyxy, boxes.confidence, strict=True)
+                    {"bbox": box, "score": score} | ({"quarter_turns": turns} if turns else {})
+                    for box, score, turns in zip(
+                        boxes.xyxy, boxes.confidence, boxes.quarter_turns.tolist(), strict=True
+                    )
                 ],
             }
             for upload, image, boxes in found
@@ -92,7 +94,9 @@ def boxes_json(found: Sequence[tuple[Upload, Image, Detections]]) -> Response:
     )
 
 
-def faces_json(number: int, scene: Scene, landmark_sets: Sequence[str], vertices: bool) -> Named:
+def faces_json(
+    number: int, scene: Scene, landmark_sets: Sequence[str], vertices: bool, refused: bool
+) -> Named:
     """The document of ``threedfa image --json`` for one picture."""
     document = faces_to_dict(
         scene.image.shape[:2],
@@ -101,6 +105,7 @@ def faces_json(number: int, scene: Scene, landmark_sets: Sequence[str], vertices
         landmark_sets=landmark_sets,
         blendshapes=all(Blendshapes.known_to(face.model.expression_names) for face in scene.faces),
         vertices=vertices,
+        refused=scene.refused if refused else None,
         arrays=True,
     )
     return f"{number}.json", json_bytes(document)

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..aligner import FaceAligner
-from ..analyzer import FaceAnalyzer
+from ..analyzer import FaceAnalyzer, align_candidates
 from ..detections import Detections
 from ..detector import FaceDetector
-from ..face import Face
+from ..face import Analysis
 from .metrics import Metrics
 
 Image = NDArray[np.uint8]
@@ -46,20 +46,26 @@ class Engine:
         detector, aligner = analyzer.detector, analyzer.aligner
         return cls((detector, aligner), (detector.single_threaded(), aligner.single_threaded()))
 
-    def adjusted(self, **settings: Any) -> Engine:
-        """With other settings of the detector: see :meth:`threedfa.FaceDetector.adjusted`."""
-        return Engine(
-            *(
-                (detector.adjusted(**settings), aligner)
-                for detector, aligner in (self.alone, self.among_others)
-            )
-        )
+    def adjusted(self, *, confidence_threshold: float | None, **settings: Any) -> Engine:
+        """With other settings: see :meth:`threedfa.FaceAligner.adjusted` and
+        :meth:`threedfa.FaceDetector.adjusted`.
+
+        Raises:
+            ValueError: if the pack has no use for the threshold.
+        """
+
+        def of(detector: FaceDetector, aligner: FaceAligner) -> tuple[FaceDetector, FaceAligner]:
+            if confidence_threshold is not None:  # else faces of all go through it together
+                aligner = aligner.adjusted(confidence_threshold=confidence_threshold)
+            return detector.adjusted(**settings), aligner
+
+        return Engine(of(*self.alone), of(*self.among_others))
 
 
 @dataclass
 class _Job:
     """One request. The future is for what ``finish`` makes of its pictures and of what was found in
-    each, `Detections` or faces."""
+    each, `Detections` or `Analysis`."""
 
     engine: Engine
     align: bool
@@ -86,7 +92,7 @@ class _Picture:
     image: Image = field(init=False)
 
 
-_Found: TypeAlias = tuple[_Picture, Detections, int | None]  # in the picture, and max_faces
+_Found: TypeAlias = tuple[_Picture, Detections, FaceDetector]  # in the picture, and by whom
 
 
 class Batcher:
@@ -141,9 +147,9 @@ class Batcher:
         self,
         engine: Engine,
         sources: Sequence[Source],
-        finish: Callable[[Sequence[Image], Sequence[list[Face]]], T],
+        finish: Callable[[Sequence[Image], Sequence[Analysis]], T],
     ) -> Future[T]:
-        """The same with the faces as :meth:`threedfa.FaceAnalyzer.analyze` finds them."""
+        """The same with what :meth:`threedfa.FaceAnalyzer.analyze` finds."""
         return self._put(_Job(engine, True, finish, len(sources)), sources)
 
     def _put(self, job: _Job, sources: Sequence[Source]) -> Future[Any]:
@@ -195,19 +201,19 @@ class Batcher:
                 job.fail(error)
                 continue
             if job.align:
-                found.setdefault(aligner, []).append((picture, detections, detector.max_faces))
+                found.setdefault(aligner, []).append((picture, detections, detector))
             else:
                 self._deliver(picture, detections[: detector.max_faces])
         for aligner, each in found.items():
             self._align(aligner, each)
 
     def _align(self, aligner: FaceAligner, found: Sequence[_Found]) -> None:
-        pictures, detections, max_faces = zip(*found, strict=True)
-        self._metrics.batch_faces.observe(sum(len(boxes[:most]) for _, boxes, most in found))
+        pictures, detections, detectors = zip(*found, strict=True)
+        self._metrics.batch_faces.observe(sum(len(boxes[: by.max_faces]) for _, boxes, by in found))
         try:
             with self._metrics.stage("align"):
-                results = aligner.align_detected(
-                    [picture.image for picture in pictures], detections, max_faces
+                results = align_candidates(
+                    detectors, aligner, [picture.image for picture in pictures], detections
                 )
         except Exception as error:
             if len(found) == 1:
@@ -216,12 +222,12 @@ class Batcher:
                 for one in found:
                     self._align(aligner, [one])
             return
-        for picture, faces in zip(pictures, results, strict=True):
-            self._deliver(picture, faces)
+        for picture, result in zip(pictures, results, strict=True):
+            self._deliver(picture, result)
 
-    def _deliver(self, picture: _Picture, found: Detections | list[Face]) -> None:
+    def _deliver(self, picture: _Picture, found: Detections | Analysis) -> None:
         self._metrics.pictures.inc()
-        self._metrics.faces.inc(len(found))
+        self._metrics.faces.inc(len(found if isinstance(found, Detections) else found.faces))
         job = picture.job
         if job.future.done():  # given up meanwhile
             return

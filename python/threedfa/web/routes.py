@@ -184,6 +184,9 @@ async def align(
     options: OptionsQuery,
     landmarks: _LandmarksQuery = None,
     vertices: Annotated[bool, Query(description="Dense vertices in the JSON, too.")] = False,
+    refused: Annotated[
+        bool, Query(description="In the JSON, too: what was found and is no face.")
+    ] = False,
     format: Annotated[
         Literal["json", "npz", "binary"],
         Query(
@@ -196,7 +199,7 @@ async def align(
     """Find and align faces: boxes, landmarks, pose, parameters, blend shapes, dense vertices."""
     sets = _landmark_sets(request, options, landmarks)
     makers: dict[str, Callable[[int, Scene], Named]] = {
-        "json": lambda number, scene: faces_json(number, scene, sets, vertices),
+        "json": lambda number, scene: faces_json(number, scene, sets, vertices, refused),
         "npz": lambda number, scene: faces_npz(number, scene, sets),
         "binary": faces_binary,
     }

@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import anyio
 from fastapi import Depends, Query
+from pydantic import Field
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from ..analyzer import FaceAnalyzer
 from ..cpus import available_cpus
-from ..detections import Detections
-from ..face import Face
+from ..detections import Detections, RefusedFace
+from ..detector import SMALLEST_DETECTION, Orientations
+from ..face import Analysis, Face
 from ..pack import Pack
 from .batching import Batcher, Engine, Image, Source
 from .capacity import Capacity, Lease
@@ -41,6 +43,10 @@ Named: TypeAlias = tuple[str, bytes]
 """A file: its name, which no client has chosen, and its contents."""
 
 
+LARGEST_DETECTION: Final = 4096
+"""Pixels of the longer side; larger ones take longer than a server should work for one picture."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How faces are looked for; None: as the server has it."""
@@ -49,6 +55,9 @@ class Options:
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_faces: int | None = None
+    confidence_threshold: float | None = None
+    detection_size: int | Literal["auto", "full"] | None = None
+    orientations: Orientations | None = None
 
 
 # FastAPI calls what is not async in a thread, which takes longer than these themselves.
@@ -65,8 +74,33 @@ async def _options(
     max_faces: Annotated[
         int | None, Query(ge=1, description="Keep at most so many of a picture, the best.")
     ] = None,
+    confidence_threshold: Annotated[
+        float | None,
+        Query(ge=0, le=1, description="What is less surely a face is refused; not for detect."),
+    ] = None,
+    detection_size: Annotated[
+        Annotated[int, Field(ge=SMALLEST_DETECTION, le=LARGEST_DETECTION)]
+        | Literal["auto", "full"]
+        | None,
+        Query(
+            description="How large a picture is to the detector: auto, full (its own size), or its "
+            "longer side in pixels. Time grows with the pixels."
+        ),
+    ] = None,
+    orientations: Annotated[
+        Orientations | None,
+        Query(description="any: where nothing is found, look for turned faces, too."),
+    ] = None,
 ) -> Options:
-    return Options(pack, score_threshold, iou_threshold, max_faces)
+    return Options(
+        pack,
+        score_threshold,
+        iou_threshold,
+        max_faces,
+        confidence_threshold,
+        detection_size,
+        orientations,
+    )
 
 
 OptionsQuery = Annotated[Options, Depends(_options)]
@@ -74,11 +108,12 @@ OptionsQuery = Annotated[Options, Depends(_options)]
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture, the name that the client has for it, and its faces."""
+    """One picture, the name that the client has for it, its faces, and what was refused."""
 
     name: str | None
     image: Image
     faces: Sequence[Face]
+    refused: Sequence[RefusedFace] = ()
 
 
 def open_analyzers(settings: Settings) -> tuple[dict[str, Pack], dict[str, FaceAnalyzer]]:
@@ -142,11 +177,17 @@ class Service:
         return pack
 
     def _adjusted_engine(self, options: Options) -> Engine:
-        return self._engines[self._pack_name(options.pack)].adjusted(
-            score_threshold=options.score_threshold,
-            iou_threshold=options.iou_threshold,
-            max_faces=min(options.max_faces or self.limits.faces, self.limits.faces),
-        )
+        try:
+            return self._engines[self._pack_name(options.pack)].adjusted(
+                score_threshold=options.score_threshold,
+                confidence_threshold=options.confidence_threshold,
+                iou_threshold=options.iou_threshold,
+                max_faces=min(options.max_faces or self.limits.faces, self.limits.faces),
+                detection_size=options.detection_size,
+                orientations=options.orientations,
+            )
+        except ValueError as error:  # a threshold that the pack has no use for
+            raise Problem(422, str(error)) from error
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do what takes the processor some time without stopping others."""
@@ -199,12 +240,12 @@ class Service:
         """
         lease = lease_of(request)
 
-        def finish(images: Sequence[Image], found: Sequence[list[Face]]) -> Response:
+        def finish(images: Sequence[Image], found: Sequence[Analysis]) -> Response:
             files: list[Named] = []
-            for number, (upload, image, faces) in enumerate(
+            for number, (upload, image, each) in enumerate(
                 zip(uploads, images, found, strict=True)
             ):
-                for file in make(number, Scene(upload.name, image, faces)):
+                for file in make(number, Scene(upload.name, image, each.faces, each.refused)):
                     lease.take_memory(len(file[1]))
                     files.append(file)
             if len(files) > 1:  # the answer is a copy of them
