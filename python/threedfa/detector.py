@@ -120,11 +120,12 @@ class FaceDetector:
         self._priors = lru_cache(maxsize=8)(
             lambda height, width: prior_boxes(height, width, self.spec.priors)
         )
-        count = len(self._priors(*_TRIAL_SIZE))
+        trial_size = self._padded(_TRIAL_SIZE)
+        count = len(self._priors(*trial_size))
         check_network(
             self._network,
             pack.file_path(self.spec.file),
-            (1, len(self.spec.mean), *_TRIAL_SIZE),
+            (1, len(self.spec.mean), *trial_size),
             {"loc": (1, count, 4), "conf": (1, count, 2)},
         )
 
@@ -223,8 +224,8 @@ class FaceDetector:
 
     def network_input(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the network is given for a loaded image in a :meth:`single_pass`: (1, C, H, W),
-        resized and normalised."""
-        return self._resize(image, *self._input_size(image.shape[:2], self._pack_scale(image)))
+        resized, normalised and filled up."""
+        return self._input(image, self._pack_scale(image))
 
     def from_output(
         self, loc: NDArray[np.float32], conf: NDArray[np.float32], size: tuple[int, int]
@@ -286,7 +287,7 @@ class FaceDetector:
     def _pass(self, image: NDArray[np.uint8], scale: float) -> Detections:
         """One run on the whole image."""
         size = image.shape[:2]
-        loc, conf = self._network.run(self._resize(image, *self._input_size(size, scale)))
+        loc, conf = self._network.run(self._input(image, scale))
         return self._decode(loc, conf, size, scale)
 
     def _pass_in_tiles(self, image: NDArray[np.uint8], scale: float) -> list[Detections]:
@@ -309,7 +310,7 @@ class FaceDetector:
         def work(tile: _Tile) -> Detections:
             part = image[tile.y1 : tile.y2, tile.x1 : tile.x2]
             size = part.shape[:2]
-            loc, conf = network.run(self._resize(part, *self._input_size(size, scale)))
+            loc, conf = network.run(self._input(part, scale))
             found = self._decode(loc, conf, size, scale)
             if len(found) == 0:
                 return found
@@ -340,7 +341,7 @@ class FaceDetector:
     ) -> Detections:
         """Boxes and scores of one run on an image of this height and width, seen at a scale."""
         height, width = size
-        net_height, net_width = self._input_size(size, scale)
+        net_height, net_width = self._padded(self._input_size(size, scale))
         boxes, scores = _core.detect(
             loc[0],
             conf[0],
@@ -376,6 +377,24 @@ class FaceDetector:
             offset=self.spec.nms_offset,
         )
         return without_parts(backwards[kept])
+
+    def _input(self, image: NDArray[np.uint8], scale: float) -> NDArray[np.float32]:
+        """The network's input for an image seen at a scale."""
+        size = self._input_size(image.shape[:2], scale)
+        resized = self._resize(image, *size)
+        padded = self._padded(size)
+        if padded == size:
+            return resized
+        filled = np.empty((*resized.shape[:2], *padded), np.float32)
+        filled[..., : size[0], : size[1]] = resized
+        filled[..., size[0] :, :] = 0
+        filled[..., : size[0], size[1] :] = 0
+        return filled
+
+    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the input filled up to multiples of the pack's divisor."""
+        divisor = self.spec.size_divisor
+        return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
 
     @staticmethod
     def _input_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

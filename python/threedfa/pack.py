@@ -60,7 +60,8 @@ class DetectorSpec:
     """The face detector of a pack.
 
     Network input: ``(pixel - mean) * scale`` with the channels in the order of ``color``; one
-    channel where that is ``grey``.
+    channel where that is ``grey``. Height and width are multiples of ``size_divisor``: zeros fill
+    it up at the right and at the bottom.
     """
 
     file: str
@@ -76,6 +77,7 @@ class DetectorSpec:
     top_k: int
     keep_top_k: int
     working_size: WorkingSize
+    size_divisor: int = 1
 
 
 @dataclass(frozen=True)
@@ -629,6 +631,7 @@ def _parse_detector(spec: _Object, files: tuple[PackFile, ...]) -> DetectorSpec:
         top_k=spec.integer("top_k", 1, 10**6),
         keep_top_k=spec.integer("keep_top_k", 1, 10**6),
         working_size=working_size,
+        size_divisor=spec.integer("size_divisor", 1, 1024) if spec.has("size_divisor") else 1,
     )
     spec.finish()
     return detector

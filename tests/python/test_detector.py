@@ -340,6 +340,23 @@ def test_small_images_are_enlarged_where_the_pack_says_so(
     assert detector.network_input(np.zeros((*size, 3), np.uint8)).shape[2:] == expected
 
 
+def test_input_is_filled_up_to_the_packs_divisor(tmp_path: Path) -> None:
+    """With zeros, at the right and at the bottom, and boxes stay where they were."""
+    plain = FaceDetector(build_toy_pack(tmp_path / "plain"))
+    filled = FaceDetector(build_toy_pack(tmp_path / "filled", size_divisor=64))
+    image = np.full((70, 130, 3), 200, np.uint8)
+    image[32:64, 64:96] = (255, 0, 0)
+    given, padded = plain.network_input(image), filled.network_input(image)
+    assert padded.shape == (1, 3, 128, 192)
+    np.testing.assert_array_equal(padded[..., :70, :130], given)
+    assert not padded[..., 70:, :].any()
+    assert not padded[..., 130:].any()
+    found, expected = (d.detect(image[:64, :128]) for d in (filled, plain))
+    assert len(expected) > 0
+    np.testing.assert_allclose(found.xyxy, expected.xyxy, atol=1e-3)
+    np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-6)
+
+
 def test_boxes_inside_a_much_better_face_are_left_out() -> None:
     face = [0, 0, 100, 100]
     ear, outside, large = [70, 40, 110, 80], [80, 40, 120, 80], [10, 10, 95, 95]

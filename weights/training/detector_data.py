@@ -1,32 +1,32 @@
-"""Pictures to train the face detector on: portraits pasted at all sizes over face-free backgrounds.
+"""Images to train the face detector on: photographs and portraits, moved, mixed and damaged.
 
-    python weights/training/detector_data.py --material ../shared/training --out sheet.jpg
+    python weights/training/detector_data.py --material ../shared/training \\
+        --photos ../shared/training/photos --boxes CACHE/boxes.npz --out sheet.jpg
 
-draws a sheet of such pictures with their boxes. Everything is made on the fly from the portraits
-of nobody: their faces are pasted turned, mirrored, relit, partly covered; backgrounds are pieces of
-the portraits without the face, and patterns. With the regressor's renders (``--renders``) part of
-the faces are those, for the sake of profiles.
+draws a sheet of such images with their boxes. Everything is made on the fly. Photographs with
+people have boxes on which several teachers agree; what they disagree on is neither face nor
+background. Photographs without people are background, the hardest of them shown most often.
+Portraits of people who do not exist are pasted, turned, over all of these.
 
 Box convention: the square around the 68 landmarks, centred on their bounding rectangle, with
 ``BOX_PER_RECTANGLE`` times its longer side; the landmarks are those of the 300-W convention. So a
 box and the landmarks' own region of interest (centre of the rectangle, ``REGION_SCALE`` times its
 longer side) differ by a constant factor only, however the head is turned: ``BOX_SCALE``, no shift.
-
-A portrait is used where two detectors agree: YuNet's box with the square around MediaPipe's points.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import csv
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from augment import motion_blur, side_light, tone
-from crops import render_crops
-from face import REGION_SCALE, Morphable
+import torch
+from augment import tone
+from damage import cover_face, damage
+from face import REGION_SCALE
 from numpy.typing import NDArray
 from renders import read_portrait
 
@@ -35,23 +35,24 @@ Array = NDArray[np.float32]
 
 BOX_PER_RECTANGLE = 1.1
 BOX_SCALE = REGION_SCALE / BOX_PER_RECTANGLE  # side of the regressor's region / side of the box
-SMALLEST = 9.0  # pixels, side of a box; smaller faces are neither face nor background
+SMALLEST = 7.0  # pixels, side of a box; smaller faces are neither face nor background
 LARGEST_SOURCE = 320.0  # portraits with larger boxes are made smaller when read
-EYES = (slice(36, 42), slice(42, 48))  # of the 68
-RENDERED = 0.3  # part of the pasted faces that are renders, where there are any
+MOST_ENLARGED = 2.0  # of photographs
 
 
 @dataclass(frozen=True)
-class Portrait:
-    """One picture with one face: an image pyramid, each level half of the one before."""
+class Scene:
+    """One image and the faces in it: an image pyramid, each level half of the one before.
+
+    Attributes:
+        levels: the pyramid.
+        squares: (K, 3) centre x, y and side of the boxes in pixels of the first level.
+        sure: (K,) False for what is neither to be found nor to be taken for background.
+    """
 
     levels: tuple[Image, ...]
-    landmarks: Array  # (68, 2) pixels of the first level
-
-    @property
-    def square(self) -> Array:
-        """Centre x, y and side of the box, unturned."""
-        return box_square(self.landmarks)
+    squares: Array
+    sure: NDArray[np.bool_]
 
 
 def box_square(landmarks: Array) -> Array:
@@ -72,50 +73,60 @@ def detectors_agree(square: Array, yunet: Array) -> bool:
     return bool(0.8 < side < 1.25 and abs(right) < 0.15 and -0.3 < down < 0.08)
 
 
-def load_portraits(material: Path, part: str, limit: int | None = None) -> list[Portrait]:
+def load_portraits(material: Path, part: str, limit: int | None = None) -> list[Scene]:
     """The portraits of ``part``, "train" or "heldout", on which two detectors agree.
 
     Args:
         material: the folder with ``labels.npz``.
-        part: which pictures.
+        part: which portraits.
         limit: at most so many.
     """
     with np.load(material / "labels.npz") as file:
         table = {name: file[name] for name in ("image", "landmarks468", "yunet", "faces_found")}
         chosen = file["heldout"] if part == "heldout" else file["keep"] & ~file["heldout"]
     to_68 = np.load(material / "canonical_468_to_ict.npz")["w68"].astype(np.float32)
-    portraits: list[Portrait] = []
+    portraits: list[Scene] = []
     for i in np.flatnonzero(chosen & (table["faces_found"] == 1)):
-        landmarks = (to_68 @ table["landmarks468"][i, :, :2]).astype(np.float32)
-        square = box_square(landmarks)
+        square = box_square((to_68 @ table["landmarks468"][i, :, :2]).astype(np.float32))
         if not detectors_agree(square, table["yunet"][i]):
             continue
         image = read_portrait(material / str(table["image"][i]))
         shrink = min(1.0, LARGEST_SOURCE / float(square[2]))
         if shrink < 1:
             image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-            landmarks = (landmarks + 0.5) * shrink - 0.5
-        portraits.append(Portrait(_pyramid(image), landmarks))
+            square = (square + [0.5, 0.5, 0]) * shrink - [0.5, 0.5, 0]
+        portraits.append(Scene(_pyramid(image), square[None].astype(np.float32), np.ones(1, bool)))
         if limit is not None and len(portraits) == limit:
             break
     return portraits
 
 
-def load_renders(folder: Path, model: Morphable, part: str, count: int) -> list[Portrait]:
-    """So many of the regressor's renders, evenly taken, as portraits.
+def load_photographs(folder: Path, boxes: Path, part: str) -> tuple[list[Scene], list[Scene]]:
+    """The photographs of ``part``, "train" or "heldout": those with people, those without.
 
     Args:
-        folder: what ``renders.py`` made.
-        model: the face model they were made with.
-        part: "train" or "heldout".
-        count: at most so many; 120 kB of memory each.
+        folder: with ``manifest.csv``; see ``material/README.md``.
+        boxes: ``label_boxes.py``'s file about them.
+        part: which photographs.
     """
-    crops = render_crops(folder, part)
-    portraits = []
-    for i in range(0, len(crops), -(-len(crops) // count)):
-        landmarks = model.landmarks(crops.params[i])
-        portraits.append(Portrait(_pyramid(np.array(crops.image(i))), landmarks))
-    return portraits
+    with np.load(boxes) as file:
+        names, which = file["names"].tolist(), file["image_index"]
+        squares, sure = file["squares"], file["sure"]
+    rows = {name: np.flatnonzero(which == i) for i, name in enumerate(names)}
+    people: list[Scene] = []
+    negatives: list[Scene] = []
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if (row["heldout"] == "1") != (part == "heldout") or row["file"] not in rows:
+                continue
+            image = cv2.imread(str(folder / row["file"]), cv2.IMREAD_COLOR)
+            found = rows[row["file"]]
+            scene = Scene(_pyramid(image), squares[found], sure[found])
+            if row["file"].startswith("people/"):
+                people.append(scene)
+            else:
+                negatives.append(scene)
+    return people, negatives
 
 
 def _pyramid(image: Image) -> tuple[Image, ...]:
@@ -128,481 +139,254 @@ def _pyramid(image: Image) -> tuple[Image, ...]:
     return tuple(levels)
 
 
-@dataclass
-class Canvas:
-    """A picture under construction and what it shows.
-
-    ``owner`` says whose pixel it is: 0 background, k + 1 face k. ``sure`` is False for faces that
-    are neither to be learnt nor to be taken for background.
-    """
-
-    image: Image
-    owner: NDArray[np.int16]
-    squares: list[Array] = field(default_factory=list)
-    turns: list[float] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Sample:
-    """A finished picture.
+    """A finished image.
 
     Attributes:
         image: uint8 (H, W, 3) BGR.
         squares: (K, 3) centre x, y and side of the faces' boxes, pixel centres at whole numbers.
-        turns: (K,) in-plane rotation in degrees.
         sure: (K,) False for faces that are neither to be found nor to be taken for background.
+        negative: index of the photograph without people that this shows and nothing else; -1.
     """
 
     image: Image
     squares: Array
-    turns: Array
     sure: NDArray[np.bool_]
+    negative: int
 
 
-class Painter:
+class Sampler:
     """Makes samples.
 
     Args:
-        portraits: where faces and pieces of background come from.
+        people: photographs with people.
+        negatives: photographs without.
+        portraits: pasted over both, and shown by themselves.
         rng: decides everything.
-        negatives: pictures of things that the network took for a face, read at every use.
-        renders: faces from other sides, never a source of background.
+        hardness: (len(negatives),) how high the network's highest score on each was, shared with
+            the trainer; the higher, the more often it is shown.
     """
 
     def __init__(
         self,
-        portraits: list[Portrait],
+        people: list[Scene],
+        negatives: list[Scene],
+        portraits: list[Scene],
         rng: np.random.Generator,
-        negatives: Callable[[], Image | None] = lambda: None,
-        renders: Sequence[Portrait] = (),
+        hardness: torch.Tensor,
     ) -> None:
-        self._portraits = portraits
-        self._renders = renders
-        self._rng = rng
+        self._people = people
         self._negatives = negatives
+        self._portraits = portraits
+        self._rng = rng
+        self._hardness = hardness
+        self._crowding = np.sqrt([max(1, int(scene.sure.sum())) for scene in people])
+        self._crowding = np.cumsum(self._crowding / self._crowding.sum())
 
-    def sample(self, height: int, width: int, faces: bool = True) -> Sample:
-        """One picture; ``faces``: with or, for certain, without."""
+    def sample(self, height: int, width: int) -> Sample:
+        """One image."""
         rng = self._rng
-        canvas = Canvas(self.background(height, width), np.zeros((height, width), np.int16))
-        if rng.random() < 0.5:
-            self._paste_negatives(canvas)
-        if faces:
-            for side in self._sides(min(height, width)):
-                self._paste_face(canvas, side)
-            self._cover(canvas)
-        seen = [self._seen(canvas, k) for k in range(len(canvas.squares))]
-        image, lost = self._develop(canvas.image, canvas.squares)
-        squares = np.array(canvas.squares, np.float32).reshape(-1, 3)
-        sure = (np.array(seen) > 0.55) & (squares[:, 2] >= max(SMALLEST, SMALLEST * lost))
-        return Sample(image, squares, np.array(canvas.turns, np.float32), sure.astype(bool))
-
-    # --- faces ------------------------------------------------------------------------------------
-
-    def _sides(self, shorter: int) -> list[float]:
-        rng = self._rng
-        if rng.random() < 0.4:  # one large face, as in a portrait
-            sides = [float(shorter * np.exp(rng.uniform(np.log(0.2), np.log(1.05))))]
-            return sides + self._small_sides(shorter / 6, rng.integers(0, 3))
-        return self._small_sides(shorter / 2, rng.integers(1, 14))
-
-    def _small_sides(self, largest: float, count: int | np.integer) -> list[float]:
-        low, high = np.log(SMALLEST * 0.8), np.log(max(largest, 2 * SMALLEST))
-        return sorted(np.exp(self._rng.uniform(low, high, int(count))).tolist(), reverse=True)
-
-    def _paste_face(self, canvas: Canvas, side: float) -> None:
-        rng = self._rng
-        if self._renders and rng.random() < RENDERED:
-            portrait = self._renders[int(rng.integers(len(self._renders)))]
+        u = rng.random()
+        shown = -1
+        if u < 0.52:
+            scene = self._people[int(np.searchsorted(self._crowding, rng.random()))]
+        elif u < 0.64:
+            scene = self._portraits[int(rng.integers(len(self._portraits)))]
         else:
-            portrait = self._portrait()
-        height, width = canvas.image.shape[:2]
-        turn = rng.normal(0, 10) if rng.random() < 0.5 else rng.uniform(-48, 48)
-        turn = float(np.clip(turn, -48, 48))
-        gain = side / portrait.square[2]
+            shown = self._hard_negative()
+            scene = self._negatives[shown]
+        image, squares, turn = self._place(scene, height, width)
+        sure = scene.sure
+        turns = np.full(len(squares), turn)
+        if rng.random() < 0.3:
+            image, squares, sure, turns = self._paste(image, squares, sure, turns)
+            shown = -1
+        for square, known, angle in zip(squares, sure, turns, strict=True):
+            if known and square[2] > 10 and rng.random() < 0.22:
+                cover_face(image, square, angle, rng, self._texture)
+        smallest = float(squares[sure, 2].min(initial=60)) if len(squares) else 40.0
+        strength = 1.0 if rng.random() < 0.55 else 0.1
+        image, limit = damage(image, rng, strength, max(smallest, 10))
+        visible = _visible(squares, height, width)
+        sure = sure & (squares[:, 2] >= max(SMALLEST, limit)) & (visible > 0.5)
+        there = visible > 0.1
+        return Sample(image, squares[there], sure[there], shown)
+
+    def _hard_negative(self) -> int:
+        weights = self._hardness.numpy() + 0.1
+        total = np.cumsum(weights)
+        return int(min(np.searchsorted(total, self._rng.random() * total[-1]), len(total) - 1))
+
+    # --- geometry ---------------------------------------------------------------------------------
+
+    def _turn(self) -> float:
+        u = self._rng.random()
+        if u < 0.5:
+            return float(self._rng.normal(0, 8))
+        return float(self._rng.uniform(-60, 60) if u < 0.85 else self._rng.uniform(-180, 180))
+
+    def _place(self, scene: Scene, height: int, width: int) -> tuple[Image, Array, float]:
+        """A scene in an image of a given size, a random one of its faces at a random size."""
+        rng = self._rng
+        source = np.array(scene.levels[0].shape[1::-1], np.float32)
+        shorter = min(height, width)
+        turn = self._turn()
+        known = np.flatnonzero(scene.sure)
+        if len(known):
+            face = scene.squares[known[rng.integers(len(known))]]
+            low, high = np.log(8.5), np.log(1.15 * shorter)
+            largest = rng.uniform(low, high)
+            if rng.random() < 0.5:  # small ones are the most numerous
+                largest = rng.uniform(low, np.log(0.25 * shorter))
+            gain = float(np.exp(largest)) / float(face[2])
+            anchor = face[:2]
+            spot = rng.uniform(0.08, 0.92, 2) * (width, height)
+        else:
+            gain = float(shorter / source.min() * np.exp(rng.uniform(np.log(0.4), np.log(2.5))))
+            anchor = source * rng.uniform(0.3, 0.7, 2)
+            spot = rng.uniform(0.3, 0.7, 2) * (width, height)
+        if rng.random() < 0.8:  # not much more ground than scene
+            gain = max(gain, 0.7 * shorter / float(source.min()))
+        gain = float(np.clip(gain, 0.05, MOST_ENLARGED))
         mirror = -1.0 if rng.random() < 0.5 else 1.0
         cos, sin = gain * np.cos(np.deg2rad(turn)), gain * np.sin(np.deg2rad(turn))
         linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([mirror, 1.0])
-        landmarks = portrait.landmarks @ linear.T.astype(np.float32)
-        square = box_square(landmarks)
-        for _ in range(8):
-            center = rng.uniform(-0.1, 1.1, 2) * (width, height)
-            inside = np.abs(center / (width, height) - 0.5) <= 0.5
-            placed = np.array([*center, square[2]], np.float32)
-            if inside.all() and not any(_overlap(placed, s) > 0.1 for s in canvas.squares):
-                break
-        else:
-            return
-        offset = placed[:2] - square[:2]
-        affine = np.column_stack([linear, offset])
-        patch, x, y = self._warp(canvas, portrait, affine, gain)
-        if patch.size == 0:
-            return
-        mask = self._mask(portrait, affine, gain, patch.shape[:2], (x, y))
-        if rng.random() < 0.5:
-            patch = tone(patch, rng, 0.8)
-        if side > 24 and rng.random() < 0.07:
-            patch = self._sunglasses(patch, landmarks + offset - (x, y))
-        region = (slice(y, y + patch.shape[0]), slice(x, x + patch.shape[1]))
-        under = np.ascontiguousarray(canvas.image[region])
-        canvas.image[region] = cv2.blendLinear(patch, under, mask, 1 - mask)
-        canvas.squares.append(placed)
-        canvas.turns.append(turn)
-        canvas.owner[region][mask > 0.5] = len(canvas.squares)
+        # As much of the scene in sight as there is room for.
+        reach = np.abs(linear) @ source / 2
+        middle = spot + linear @ (source / 2 - anchor)
+        low, high = (
+            np.minimum(reach, [width - reach[0], height - reach[1]]),
+            np.maximum(reach, [width - reach[0], height - reach[1]]),
+        )
+        free = rng.random() < 0.3
+        moved = middle if free else np.clip(middle, low, high)
+        affine = np.column_stack([linear, moved - linear @ (source / 2)])
+        image = self._ground(height, width)
+        self._draw(image, scene, affine, gain, np.ones(1))
+        squares = _moved(scene.squares, affine, gain)
+        return image, squares, turn
 
-    def _warp(
-        self, canvas: Canvas, portrait: Portrait, affine: Array, gain: float
-    ) -> tuple[Image, int, int]:
-        """The portrait under an affine map, and where its part inside the canvas begins."""
-        height, width = portrait.levels[0].shape[:2]
-        ends = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float32) - 0.5
-        moved = ends @ affine[:, :2].T + affine[:, 2]
-        low = np.maximum(np.floor(moved.min(0)), 0).astype(int)
-        high = np.minimum(np.ceil(moved.max(0)) + 1, canvas.image.shape[1::-1]).astype(int)
+    def _ground(self, height: int, width: int) -> Image:
+        """What lies around a scene: a colour or a part of a photograph without people."""
+        rng = self._rng
+        if rng.random() < 0.4:
+            return np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
+        return self._texture(height, width)
+
+    def _texture(self, height: int, width: int) -> Image:
+        rng = self._rng
+        source = self._negatives[int(rng.integers(len(self._negatives)))].levels[0]
+        size = np.array(source.shape[:2])
+        part = np.maximum((size * rng.uniform(0.3, 1.0)).astype(int), 4)
+        y, x = (int(rng.integers(0, n)) for n in size - np.minimum(part, size) + 1)
+        piece = source[y : y + part[0], x : x + part[1]]
+        method = cv2.INTER_AREA if len(piece) > height else cv2.INTER_LINEAR
+        return cv2.resize(piece, (width, height), interpolation=method)
+
+    def _draw(self, image: Image, scene: Scene, affine: Array, gain: float, outline: Array) -> None:
+        """A scene under an affine map, in place.
+
+        ``outline``: corners (N, 2) in the scene of the part to be drawn; all of it where there are
+        fewer than three.
+        """
+        rng = self._rng
+        source = scene.levels[0].shape
+        if len(outline) < 3:
+            x, y = source[1] - 1, source[0] - 1
+            outline = np.array([[0, 0], [x, 0], [x, y], [0, y]], np.float32)
+        corners = outline @ affine[:, :2].T + affine[:, 2]
+        low = np.maximum(np.floor(corners.min(0)), 0).astype(int)
+        high = np.minimum(np.ceil(corners.max(0)) + 1, image.shape[1::-1]).astype(int)
         if (high - low < 2).any():
-            return np.zeros((0, 0, 3), np.uint8), 0, 0
+            return
         # One level too fine gives the aliasing of a cheap resize.
-        rough = self._rng.random() < 0.25
-        level = int(np.clip(np.floor(np.log2(1 / gain) + (0.0 if rough else 0.6)), 0, 9))
-        level = min(level, len(portrait.levels) - 1)
+        fine = 0.0 if rng.random() < 0.2 else 0.6
+        level = int(np.clip(np.floor(np.log2(1 / gain) + fine), 0, len(scene.levels) - 1))
         scaled = affine.copy()
         scaled[:, :2] *= 2**level
         scaled[:, 2] += affine[:, :2] @ np.full(2, (2**level - 1) / 2) - low
-        flags = cv2.INTER_CUBIC if gain > 1.5 and self._rng.random() < 0.5 else cv2.INTER_LINEAR
+        size = tuple(int(v) for v in high - low)
+        flags = cv2.INTER_CUBIC if gain > 1.3 and rng.random() < 0.5 else cv2.INTER_LINEAR
         patch = cv2.warpAffine(
-            portrait.levels[level],
-            scaled,
-            tuple(int(v) for v in high - low),
-            flags=flags,
-            borderMode=cv2.BORDER_REPLICATE,
+            scene.levels[level], scaled, size, flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
-        return patch, int(low[0]), int(low[1])
-
-    def _mask(
-        self,
-        portrait: Portrait,
-        affine: Array,
-        gain: float,
-        shape: tuple[int, ...],
-        corner: tuple[int, int],
-    ) -> Array:
-        """How much of the portrait shows, 0..1: all of it, or an oval around the head."""
-        rng = self._rng
-        mask = np.zeros(shape, np.float32)
-        if rng.random() < 0.6:
-            height, width = portrait.levels[0].shape[:2]
-            cut = rng.random() < 0.3  # closer around the face
-            square = portrait.square
-            low = np.maximum(square[:2] - square[2] * rng.uniform(0.55, 1.2, 2), 0) if cut else 0
-            high = np.array([width, height], np.float32)
-            if cut:
-                high = np.minimum(square[:2] + square[2] * rng.uniform(0.5, 1.2, 2), high)
-            (x0, y0), (x1, y1) = np.broadcast_to(low, 2), high
-            corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32) - 0.5
-        else:
-            square = portrait.square
-            angle = np.linspace(0, 2 * np.pi, 33)[:-1]
-            radius = square[2] * np.array([rng.uniform(0.5, 0.75), rng.uniform(0.62, 0.85)])
-            up = square[2] * rng.uniform(0.08, 0.16)
-            corners = np.column_stack([np.cos(angle), np.sin(angle)]) * radius + square[:2]
-            corners[:, 1] -= up
-        moved = corners @ affine[:, :2].T + affine[:, 2] - corner
-        cv2.fillPoly(mask, [np.rint(moved * 16).astype(np.int32)], 1.0, cv2.LINE_AA, shift=4)
-        soft = gain * portrait.square[2] * rng.uniform(0, 0.05)
-        if soft > 0.4 and rng.random() < 0.6:
-            mask = cv2.GaussianBlur(mask, (0, 0), soft)
-        return mask
-
-    def _sunglasses(self, patch: Image, landmarks: Array) -> Image:
-        rng = self._rng
-        eyes = np.array([landmarks[part].mean(0) for part in EYES])
-        across = eyes[1] - eyes[0]
-        distance = float(np.hypot(*across))
-        if distance < 8:
-            return patch
-        color = tuple(float(c) for c in rng.integers(0, 90, 3))
-        half = (max(int(distance * rng.uniform(0.3, 0.45)), 1), max(int(distance * 0.28), 1))
-        angle = float(np.rad2deg(np.arctan2(across[1], across[0])))
-        for eye in eyes:
-            center = (round(float(eye[0])), round(float(eye[1])))
-            cv2.ellipse(patch, center, half, angle, 0, 360, color, -1, cv2.LINE_AA)
-        ends = [tuple(int(v) for v in np.rint(eye)) for eye in eyes]
-        cv2.line(patch, ends[0], ends[1], color, max(1, int(distance / 20)), cv2.LINE_AA)
-        return patch
-
-    def _cover(self, canvas: Canvas) -> None:
-        """Things in front of some of the faces."""
-        rng = self._rng
-        for square in canvas.squares:
-            if rng.random() > 0.2 or square[2] < 12:
-                continue
-            side = float(square[2])
-            size = side * rng.uniform(0.25, 0.9, 2)
-            direction = rng.uniform(0, 2 * np.pi)
-            reach = side * rng.uniform(0.45, 0.75)
-            middle = square[:2] + reach * np.array([np.cos(direction), np.sin(direction)])
-            low = np.maximum(np.rint(middle - size / 2), 0).astype(int)
-            high = np.minimum(np.rint(middle + size / 2), canvas.image.shape[1::-1]).astype(int)
-            if (high - low < 2).any():
-                continue
-            width, height = (int(v) for v in high - low)
-            if rng.random() < 0.6:
-                thing = self.piece(height, width)
-            else:
-                thing = np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
-            mask = np.ones((height, width), np.uint8)
-            if rng.random() < 0.5:
-                mask[:] = 0
-                cv2.ellipse(
-                    mask, (width // 2, height // 2), (width // 2, height // 2), 0, 0, 360, 1, -1
-                )
-            region = (slice(low[1], high[1]), slice(low[0], high[0]))
-            canvas.image[region][mask > 0] = thing[mask > 0]
-            canvas.owner[region][mask > 0] = 0
-
-    @staticmethod
-    def _seen(canvas: Canvas, index: int) -> float:
-        """The part of a face's box that shows the face."""
-        x, y, side = canvas.squares[index]
-        low = np.rint([x - side / 2, y - side / 2]).astype(int)
-        high = np.rint([x + side / 2, y + side / 2]).astype(int) + 1
-        area = int(np.prod(high - low))
-        low = np.maximum(low, 0)
-        part = canvas.owner[low[1] : max(high[1], 0), low[0] : max(high[0], 0)]
-        return float((part == index + 1).sum()) / area
-
-    # --- backgrounds ------------------------------------------------------------------------------
-
-    def _portrait(self) -> Portrait:
-        return self._portraits[int(self._rng.integers(len(self._portraits)))]
-
-    def background(self, height: int, width: int) -> Image:
-        """A picture without a face."""
-        rng = self._rng
-        u = rng.random()
-        if u < 0.3:
-            return self.piece(height, width)
-        if u < 0.5:
-            return self._pattern(height, width)
-        image = self.piece(height, width) if rng.random() < 0.7 else self._pattern(height, width)
-        for _ in range(int(rng.integers(3, 22))):
-            w = int(width * np.exp(rng.uniform(np.log(0.06), np.log(0.7))))
-            h = int(height * np.exp(rng.uniform(np.log(0.06), np.log(0.7))))
-            x, y = int(rng.integers(-w // 2, width - 2)), int(rng.integers(-h // 2, height - 2))
-            x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
-            if x1 - x0 < 2 or y1 - y0 < 2:
-                continue
-            make = (self.piece, self.piece, self._scrambled, self._pattern)[rng.integers(4)]
-            image[y0:y1, x0:x1] = make(y1 - y0, x1 - x0)
-        return image
-
-    def piece(self, height: int, width: int) -> Image:
-        """A piece of a portrait beside the face: background, clothes, hair, hands."""
-        rng = self._rng
-        for _ in range(12):
-            portrait = self._portrait()
-            image = portrait.levels[0]
-            full = np.array(image.shape[1::-1])
-            size = np.minimum(full * np.exp(rng.uniform(np.log(0.08), np.log(0.6), 2)), full - 1)
-            if rng.random() < 0.7:  # about the aspect that is wanted
-                size[:] = np.minimum(
-                    size.mean() * np.array([width, height]) / max(width, height), full - 1
-                )
-            size = np.maximum(size, 6).astype(int)
-            low = (rng.uniform(0, 1, 2) * (full - size)).astype(int)
-            x, y, side = portrait.square
-            # The box plus forehead and chin; ears and hair may show.
-            left, top = x - 0.5 * side, y - 0.72 * side
-            right, bottom = x + 0.5 * side, y + 0.52 * side
-            beside = (
-                low[0] >= right
-                or low[1] >= bottom
-                or low[0] + size[0] <= left
-                or low[1] + size[1] <= top
-            )
-            if beside:
-                break
-        else:
-            return self._pattern(height, width)
-        out = image[low[1] : low[1] + size[1], low[0] : low[0] + size[0]]
-        out = np.rot90(out, int(rng.integers(4))) if rng.random() < 0.25 else out
-        out = out[:, ::-1] if rng.random() < 0.5 else out
-        method = cv2.INTER_AREA if out.shape[0] > height else cv2.INTER_LINEAR
-        out = cv2.resize(np.ascontiguousarray(out), (width, height), interpolation=method)
-        return tone(out, rng, 0.8) if rng.random() < 0.3 else out
-
-    def _scrambled(self, height: int, width: int) -> Image:
-        """Skin and hair without a face: a portrait's middle cut into tiles and shuffled."""
-        rng = self._rng
-        portrait = self._portrait()
-        x, y, side = portrait.square
-        image = portrait.levels[0]
-        x0, y0 = max(int(x - 0.6 * side), 0), max(int(y - 0.6 * side), 0)
-        face = image[y0 : int(y + 0.6 * side), x0 : int(x + 0.6 * side)]
-        tiles = int(rng.integers(3, 7))
-        face = cv2.resize(face, (16 * tiles, 16 * tiles), interpolation=cv2.INTER_AREA)
-        grid = face.reshape(tiles, 16, tiles, 16, 3).swapaxes(1, 2).reshape(-1, 16, 16, 3)
-        grid = grid[rng.permutation(len(grid))]
-        grid = np.stack([np.rot90(tile, int(rng.integers(1, 4))) for tile in grid])
-        grid = grid.reshape(tiles, tiles, 16, 16, 3).swapaxes(1, 2).reshape(face.shape)
-        return cv2.resize(np.ascontiguousarray(grid), (width, height))
-
-    def _pattern(self, height: int, width: int) -> Image:
-        """Gradients, noise of many sizes, stripes, shapes, lines of text."""
-        rng = self._rng
-        size = (max(1, width // 2), max(1, height // 2))  # half as fine is fine enough
-        ends = rng.uniform(0, 255, (2, 3)).astype(np.float32)
-        angle = rng.uniform(0, 2 * np.pi)
-        across = np.linspace(-np.cos(angle), np.cos(angle), size[0], dtype=np.float32)
-        down = np.linspace(-np.sin(angle), np.sin(angle), size[1], dtype=np.float32)
-        ramp = (across[None] + down[:, None]) * np.float32(0.35) + np.float32(0.5)
+        mask = np.zeros(patch.shape[:2], np.float32)
+        fixed = np.rint((corners - low) * 16).astype(np.int32)
+        cv2.fillPoly(mask, [fixed], 1.0, cv2.LINE_AA, shift=4)
+        if len(outline) > 4:
+            mask = cv2.GaussianBlur(mask, (0, 0), 0.5 + float(rng.uniform(0, 0.06)) * max(size) / 4)
         if rng.random() < 0.3:
-            ramp = np.float32(0.5) + np.float32(0.5) * np.sin(ramp * np.float32(rng.uniform(5, 90)))
-        image = ends[0] + ramp[..., None] * (ends[1] - ends[0])
-        if rng.random() < 0.6:
-            for octave in range(int(rng.integers(1, 5))):
-                cells = 3 * 2 ** int(octave + rng.integers(0, 3))
-                noise = rng.standard_normal((cells, cells, 3), np.float32)
-                if rng.random() < 0.5:
-                    noise[:] = noise[..., :1]
-                image += cv2.resize(noise, size) * np.float32(rng.uniform(5, 60))
-        image = cv2.resize(np.clip(image, 0, 255).astype(np.uint8), (width, height))
-        for _ in range(int(rng.integers(0, 25)) if rng.random() < 0.6 else 0):
-            self._shape(image)
-        return image
+            patch = tone(patch, rng, 0.7)
+        region = image[low[1] : high[1], low[0] : high[0]]
+        region[:] = cv2.blendLinear(patch, np.ascontiguousarray(region), mask, 1 - mask)
 
-    def _shape(self, image: Image) -> None:
+    def _paste(
+        self, image: Image, squares: Array, sure: NDArray[np.bool_], turns: Array
+    ) -> tuple[Image, Array, NDArray[np.bool_], Array]:
+        """Portraits over an image, beside the faces that it has."""
         rng = self._rng
         height, width = image.shape[:2]
-        color = tuple(float(c) for c in rng.integers(0, 256, 3))
-        x, y = int(rng.integers(width)), int(rng.integers(height))
-        size = max(2, int(max(height, width) * np.exp(rng.uniform(np.log(0.01), np.log(0.25)))))
-        filled = -1 if rng.random() < 0.6 else int(rng.integers(1, max(2, size // 4) + 1))
-        kind = rng.integers(5)
-        if kind == 0:
-            cv2.circle(image, (x, y), size, color, filled, cv2.LINE_AA)
-        elif kind == 1:
-            other = int(size * rng.uniform(0.3, 2))
-            cv2.rectangle(image, (x, y), (x + size, y + other), color, filled)
-        elif kind == 2:
-            axes = (size, max(1, int(size * rng.uniform(0.3, 1))))
-            turn = float(rng.uniform(0, 180))
-            cv2.ellipse(image, (x, y), axes, turn, 0, 360, color, filled, cv2.LINE_AA)
-        elif kind == 3:
-            end = (int(x + rng.normal(0, 2 * size)), int(y + rng.normal(0, 2 * size)))
-            cv2.line(image, (x, y), end, color, int(rng.integers(1, 8)), cv2.LINE_AA)
-        else:
-            letters = "".join(chr(c) for c in rng.integers(33, 127, int(rng.integers(2, 12))))
-            font, scale = int(rng.integers(8)), float(rng.uniform(0.3, 2.5))
-            weight = int(rng.integers(1, 5))
-            cv2.putText(image, letters, (x - size, y), font, scale, color, weight, cv2.LINE_AA)
-
-    def _paste_negatives(self, canvas: Canvas) -> None:
-        rng = self._rng
-        for _ in range(int(rng.integers(1, 7))):
-            thing = self._negatives()
-            if thing is None:
-                return
-            gain = float(np.exp(rng.normal(0, 0.25)))
-            turned = np.rot90(thing, int(rng.integers(4))) if rng.random() < 0.2 else thing
-            turned = turned[:, ::-1] if rng.random() < 0.5 else turned
-            thing = cv2.resize(np.ascontiguousarray(turned), None, fx=gain, fy=gain)
-            height, width = thing.shape[:2]
-            if height >= canvas.image.shape[0] or width >= canvas.image.shape[1]:
+        for _ in range(int(rng.integers(1, 6))):
+            portrait = self._portraits[int(rng.integers(len(self._portraits)))]
+            square = portrait.squares[0]
+            side = float(np.exp(rng.uniform(np.log(8), np.log(0.5 * min(height, width)))))
+            gain = side / float(square[2])
+            turn = self._turn()
+            cos, sin = gain * np.cos(np.deg2rad(turn)), gain * np.sin(np.deg2rad(turn))
+            mirror = -1.0 if rng.random() < 0.5 else 1.0
+            linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([mirror, 1.0])
+            placed = np.array([*rng.uniform(0, 1, 2) * (width, height), side], np.float32)
+            if any(_near(placed, other) for other in squares):
                 continue
-            y = int(rng.integers(canvas.image.shape[0] - height))
-            x = int(rng.integers(canvas.image.shape[1] - width))
-            canvas.image[y : y + height, x : x + width] = thing
+            affine = np.column_stack([linear, placed[:2] - linear @ square[:2]])
+            self._draw(image, portrait, affine, gain, self._outline(portrait))
+            squares = np.vstack([squares, placed])
+            sure, turns = np.append(sure, True), np.append(turns, turn)
+        return image, squares.astype(np.float32), sure, turns
 
-    # --- the camera -------------------------------------------------------------------------------
-
-    def _develop(self, image: Image, squares: list[Array]) -> tuple[Image, float]:
-        """Resolution, blur, tone, colour, light, noise and JPEG; and the resolution lost, >= 1."""
+    def _outline(self, portrait: Scene) -> Array:
+        """The part of a portrait to be pasted: nearly all, or an oval around the head."""
         rng = self._rng
-        height, width = image.shape[:2]
-        smallest = min((float(s[2]) for s in squares), default=40.0)
-        lost = 1.0
-        if rng.random() < 0.2:
-            lost = float(rng.uniform(1.2, max(1.3, min(4.0, smallest / SMALLEST))))
-            small = (max(2, int(width / lost)), max(2, int(height / lost)))
-            back = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST)[rng.integers(3)]
-            image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-            image = cv2.resize(image, (width, height), interpolation=back)
-        if rng.random() < 0.12:
-            sigma = float(rng.uniform(0.4, np.clip(smallest / 16, 0.6, 2.5)))
-            image = cv2.GaussianBlur(image, (0, 0), sigma)
-        if smallest > 30 and rng.random() < 0.06:
-            image = motion_blur(image, rng)
-        if rng.random() < 0.85:
-            image = tone(image, rng, 1.0)
-        u = rng.random()
-        if u < 0.3:
-            grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-            keep = 0.0 if u < 0.15 else float(rng.uniform(0.3, 1.5))
-            image = cv2.addWeighted(image, keep, grey, 1 - keep, 0)
-        if rng.random() < 0.12 and height == width:
-            image = side_light(image, rng)
-        if rng.random() < 0.2:
-            noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(2, 14))
-            image = np.clip(image + noise, 0, 255).astype(np.uint8)
-        if rng.random() < 0.35:
-            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(18, 92))]
-            image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
-        return image, lost
+        x, y, side = (float(v) for v in portrait.squares[0])
+        height, width = portrait.levels[0].shape[:2]
+        if rng.random() < 0.5:
+            low = np.maximum(
+                [x - side * rng.uniform(0.6, 1.1), y - side * rng.uniform(0.8, 1.2)], 0
+            )
+            high = np.minimum(
+                [x + side * rng.uniform(0.6, 1.1), y + side * rng.uniform(0.55, 1.2)],
+                [width - 1, height - 1],
+            )
+            return np.array([low, [high[0], low[1]], high, [low[0], high[1]]], np.float32)
+        angle = np.linspace(0, 2 * np.pi, 33)[:-1]
+        radius = side * np.array([rng.uniform(0.5, 0.75), rng.uniform(0.62, 0.85)])
+        oval = np.column_stack([np.cos(angle), np.sin(angle)]) * radius + [x, y]
+        oval[:, 1] -= side * rng.uniform(0.08, 0.16)
+        return np.clip(oval, 0, [width - 1, height - 1]).astype(np.float32)
 
 
-def _overlap(a: Array, b: Array) -> float:
-    """Common area of two squares / area of the smaller one."""
-    half = (a[2] + b[2]) / 2
-    side = np.clip(half - np.abs(a[:2] - b[:2]), 0, min(a[2], b[2]))
-    return float(side[0] * side[1] / min(a[2], b[2]) ** 2)
+def _moved(squares: Array, affine: Array, gain: float) -> Array:
+    centers = squares[:, :2] @ affine[:, :2].T + affine[:, 2]
+    return np.column_stack([centers, squares[:, 2] * gain]).astype(np.float32)
 
 
-def assign(
-    priors: Array, squares: Array, sure: NDArray[np.bool_]
-) -> tuple[Array, NDArray[np.int8], Array]:
-    """What the network is to say at each prior.
+def _near(a: Array, b: Array) -> bool:
+    """Whether a pasted portrait would touch another face."""
+    return bool(np.abs(a[:2] - b[:2]).max() < 0.9 * a[2] + 0.6 * b[2])
 
-    A prior answers for a face that is less than 0.65 octaves away in size and whose middle is
-    within a quarter of the face's side; the nearest prior always answers. Priors not quite as near
-    are left alone, and so are those near a face that is not ``sure``.
 
-    Args:
-        priors: (P, 3) centre x, y and side in pixels.
-        squares: (K, 3) the faces, likewise.
-        sure: (K,).
-
-    Returns:
-        (P, 4) offsets (centre / prior side, log size), not yet divided by the variances; (P,)
-        1 face, 0 background, -1 neither; and (P,) how much a prior with a face counts: large faces
-        have many priors, small ones few.
-    """
-    offsets = np.zeros((len(priors), 4), np.float32)
-    labels = np.zeros(len(priors), np.int8)
-    weights = np.zeros(len(priors), np.float32)
-    if len(squares) == 0:
-        return offsets, labels, weights
-    apart = np.abs(priors[:, None, :2] - squares[None, :, :2]).max(-1) / squares[:, 2]
-    octaves = np.abs(np.log2(priors[:, 2:3] / squares[:, 2]))
-    near = (apart < 0.55) & (octaves < 1.1)
-    labels[near.any(1)] = -1
-    cost = apart + 0.4 * octaves
-    answers = (apart < 0.25) & (octaves < 0.65)
-    answers[cost.argmin(0), np.arange(len(squares))] = True
-    cost = np.where(answers & sure, cost, np.inf)
-    face = cost.argmin(1)
-    positive = np.isfinite(cost.min(1))
-    labels[positive] = 1
-    weights[positive] = np.bincount(face[positive])[face[positive]] ** -0.5
-    matched = squares[face[positive]]
-    own = priors[positive]
-    offsets[positive, :2] = (matched[:, :2] - own[:, :2]) / own[:, 2:3]
-    offsets[positive, 2:] = np.log(matched[:, 2:3] / own[:, 2:3])
-    return offsets, labels, weights
+def _visible(squares: Array, height: int, width: int) -> Array:
+    """Part of each square that lies within the image."""
+    half = squares[:, 2:] / 2
+    low = np.clip(squares[:, :2] - half, 0, [width, height])
+    high = np.clip(squares[:, :2] + half, 0, [width, height])
+    result: Array = (high - low).prod(1) / np.maximum(squares[:, 2], 1e-6) ** 2
+    return result
 
 
 def draw(sample: Sample) -> Image:
-    """The picture with its boxes: green, or red where a face is not to be learnt."""
+    """The image with its boxes: green, or red where a face is not to be learnt."""
     image = sample.image.copy()
     for (x, y, side), sure in zip(sample.squares, sample.sure, strict=True):
         low, high = ((round(float(v)) for v in (x + d, y + d)) for d in (-side / 2, side / 2))
@@ -613,27 +397,39 @@ def draw(sample: Sample) -> Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--material", type=Path, default=Path("../shared/training"))
-    parser.add_argument("--renders", type=Path, default=None, help="what renders.py made")
-    parser.add_argument("--model", type=Path, default=Path("weights/default/model.safetensors"))
+    parser.add_argument("--photos", type=Path, nargs="+", required=True)
+    parser.add_argument(
+        "--boxes", type=Path, nargs="+", required=True, help="one for each --photos"
+    )
     parser.add_argument("--out", type=Path, required=True, help="sheet of samples, .jpg or .png")
     parser.add_argument("--size", type=int, default=320, help="pixels of a sample")
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, default=None, help="read at most so many portraits")
     options = parser.parse_args()
-    if not (options.material / "labels.npz").is_file():
-        raise SystemExit(f"no labels.npz in {options.material}; give another --material")
     portraits = load_portraits(options.material, "train", options.limit)
-    renders = []
-    if options.renders:
-        renders = load_renders(options.renders, Morphable.load(options.model), "train", 100)
-    painter = Painter(portraits, np.random.default_rng(options.seed), renders=renders)
+    people, negatives = load_all_photographs(options.photos, options.boxes, "train")
+    hardness = torch.zeros(len(negatives))
+    sampler = Sampler(people, negatives, portraits, np.random.default_rng(options.seed), hardness)
     rows = [
-        np.hstack([draw(painter.sample(options.size, options.size)) for _ in range(options.rows)])
+        np.hstack([draw(sampler.sample(options.size, options.size)) for _ in range(options.rows)])
         for _ in range(options.rows)
     ]
     cv2.imwrite(str(options.out), np.vstack(rows))
-    print(f"{options.out}: {options.rows**2} samples from {len(portraits)} portraits")
+    print(f"{options.out}: {options.rows**2} samples")
+
+
+def load_all_photographs(
+    folders: list[Path], boxes: list[Path], part: str
+) -> tuple[list[Scene], list[Scene]]:
+    """:func:`load_photographs` of several folders, together."""
+    people: list[Scene] = []
+    negatives: list[Scene] = []
+    for folder, file in zip(folders, boxes, strict=True):
+        more_people, more_negatives = load_photographs(folder, file, part)
+        people += more_people
+        negatives += more_negatives
+    return people, negatives
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
     python weights/training/export_detector.py --cache CACHE/detector --out CACHE/detector
 
-writes ``detector.onnx`` and ``detector.json``, the ``detector`` entry of ``pack.json``. Batch norm
-and identities are folded into the convolutions. The graph is compared with the averaged network of
-the checkpoint on random pictures of several sizes before it is put in place. Without
-``--score-threshold``, the score threshold is the one that training chose on made pictures of
-held-out portraits.
+writes ``detector.onnx`` and ``detector.json``, the ``detector`` entry of ``pack.json``. Batch norms
+and the normalisation of the pixels are folded into the convolutions. The graph is compared with the
+averaged network of the checkpoint on random images of several sizes before it is put in place.
+Without ``--score-threshold``, the score threshold is the one that training chose on held-out
+photographs.
 
-Input ``input`` (N, 1, H, W) float32, grey; outputs ``loc`` (N, P, 4) and ``conf`` (N, P, 2), the
-probabilities of background and face.
+Input ``input`` (N, 3, H, W) float32, BGR, height and width multiples of 64; outputs ``loc``
+(N, P, 4) and ``conf`` (N, P, 2), the probabilities of background and face.
 """
 
 from __future__ import annotations
@@ -17,107 +17,96 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from detector_data import BOX_SCALE
-from detector_network import MEAN, NUMBERS, PRIORS, SCALE, VARIANCES, ConvNorm, Detector, tame
-from onnx import TensorProto, helper, numpy_helper
+from detector_network import (
+    DIVISOR,
+    MEAN,
+    MERGED,
+    NUMBERS,
+    PRIORS,
+    SCALE,
+    STRIDES,
+    VARIANCES,
+    Detector,
+)
+from network_graph import NetworkGraph
 from onnx_file import write_compared
-from torch import nn
+from torch import Tensor
 from train_detector import CHECKPOINT, IOU_THRESHOLD
 
 from threedfa.files import atomic_write
 from threedfa.networks import open_network
 
-OPSET = 13
 TOLERANCE = 1e-3  # of an offset or a probability
-TRIAL_SIZES = ((64, 96), (123, 77), (17, 250))  # height and width
+TRIAL_SIZES = ((64, 128), (192, 64), (128, 320))  # height and width
 
 
 def to_onnx(network: Detector) -> onnx.ModelProto:
     """The network in ONNX, all that is linear folded into its convolutions."""
-    nodes: list[onnx.NodeProto] = []
-    weights: list[onnx.TensorProto] = []
-
-    def constant(name: str, value: np.ndarray) -> str:
-        weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def node(kind: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(kind, inputs, list(outputs), outputs[0], **attributes))
-        return outputs[0]
-
-    def convolution(
-        x: str, name: str, conv: nn.Conv2d, folded: tuple[torch.Tensor, torch.Tensor], relu: bool
-    ) -> str:
-        weight, bias = (t.detach().numpy() for t in folded)
-        x = node(
-            "Conv",
-            [x, constant(f"{name}.weight", weight), constant(f"{name}.bias", bias)],
-            f"{name}.conv",
-            kernel_shape=list(conv.kernel_size),
-            strides=list(conv.stride),
-            pads=list(conv.padding) * 2,
-            group=conv.groups,
-        )
-        return node("Relu", [x], f"{name}.relu") if relu else x
-
-    def chain(x: str, layers: nn.Sequential, name: str) -> str:
-        for i, layer in enumerate(layers):
-            if isinstance(layer, ConvNorm):
-                x = convolution(x, f"{name}.{i}", layer.conv, layer.folded(), layer.relu)
-            else:
-                x = convolution(x, f"{name}.{i}", layer, (layer.weight, layer.bias), False)
-        return x
-
-    rows = constant("rows", np.array([0, -1, NUMBERS], np.int64))
-    x, found = "input", []
-    for i, (level, head) in enumerate(zip(network.levels, network.heads, strict=True)):
-        x = chain(x, level, f"level{i}")
-        y = chain(x, head, f"head{i}")
-        y = node("Transpose", [y], f"head{i}.last", perm=[0, 2, 3, 1])
-        found.append(node("Reshape", [y, rows], f"head{i}.rows"))
-    y = node("Concat", found, "numbers", axis=1)
-    node("Split", [y, constant("parts", np.array([4, 1], np.int64))], "loc", "logit", axis=2)
+    graph = NetworkGraph()
+    x = graph.module("input", "stem", network.stem)
+    x = graph.module(x, "fine", network.fine)
+    x = graph.node("MaxPool", [x], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    x = graph.module(x, "coarse", network.coarse)
+    maps = []
+    for i, level in enumerate(network.levels):
+        if i:
+            x = graph.node("MaxPool", [x], f"level{i}.pool", kernel_shape=[2, 2], strides=[2, 2])
+        x = graph.module(x, f"level{i}", level)
+        maps.append(x)
+    twice = graph.constant("twice", np.array([1, 1, 2, 2], np.float32))
+    rows = graph.constant("rows", np.array([0, -1, NUMBERS], np.int64))
+    merged, found = "", []
+    for i in reversed(range(len(STRIDES))):
+        y = maps[i]
+        if i < MERGED - 1:
+            finer = graph.node(
+                "Resize",
+                [merged, "", twice],
+                f"merge{i}.finer",
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
+            y = graph.node("Add", [y, finer], f"merge{i}.sum")
+        merged = graph.module(y, f"merge{i}", network.merges[i])
+        y = graph.module(merged, f"tower{i}", network.towers[i])
+        y = graph.module(y, f"head{i}", network.heads[i])
+        y = graph.node("Transpose", [y], f"head{i}.last", perm=[0, 2, 3, 1])
+        found.append(graph.node("Reshape", [y, rows], f"head{i}.rows"))
+    y = graph.node("Concat", found[::-1], "numbers", axis=1)
+    parts = graph.constant("parts", np.array([4, 1], np.int64))
+    graph.node("Split", [y, parts], "loc", "logit", axis=2)
     # The softmax of (-x / 2, x / 2), which is cheaper than Softmax over pairs.
-    both = node("Concat", [node("Neg", ["logit"], "against"), "logit"], "both", axis=2)
-    node("Sigmoid", [both], "conf")
-    model = helper.make_model(
-        helper.make_graph(
-            nodes,
-            "detector",
-            [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 1, "H", "W"])],
-            [
-                helper.make_tensor_value_info("loc", TensorProto.FLOAT, ["N", "P", 4]),
-                helper.make_tensor_value_info("conf", TensorProto.FLOAT, ["N", "P", 2]),
-            ],
-            weights,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=8,
-        producer_name="threedfa",
+    against = graph.node("Neg", ["logit"], "against")
+    both = graph.node("Concat", [against, "logit"], "both", axis=2)
+    graph.node("Sigmoid", [both], "conf")
+    return graph.model(
+        "detector",
+        {"input": ["N", 3, "H", "W"]},
+        {"loc": ["N", "P", 4], "conf": ["N", "P", 2]},
     )
-    onnx.checker.check_model(model, full_check=True)
-    return model
 
 
 @torch.no_grad()
 def difference(file: Path, network: Detector) -> float:
-    """Largest difference of an output of the ONNX file on random pictures; NaN where there is
+    """Largest difference of an output of the ONNX file on random images; NaN where there is
     one."""
     opened = open_network(file, num_threads=1)
     generator = torch.Generator().manual_seed(0)
     differences = []
     for size in TRIAL_SIZES:
-        pictures = torch.randn(2, 1, *size, generator=generator)
-        loc, conf = opened.run(pictures.numpy())
-        offsets, logits = network(pictures)
+        images = torch.randn(2, 3, *size, generator=generator)
+        loc, conf = opened.run(images.numpy())
+        offsets, logits = network(images)
         face = torch.sigmoid(logits)
-        for found, expected in ((loc, offsets), (conf, torch.stack([1 - face, face], -1))):
-            differences.append(np.abs(found - expected.numpy()).max())
+        expected: tuple[Tensor, ...] = (offsets, torch.stack([1 - face, face], -1))
+        for given, wanted in zip((loc, conf), expected, strict=True):
+            differences.append(np.abs(given - wanted.numpy()).max())
     return float(np.max(differences))
 
 
@@ -125,10 +114,11 @@ def pack_entry(file: str, threshold: float) -> dict[str, object]:
     """The ``detector`` object of ``pack.json``."""
     return {
         "file": file,
-        "color": "grey",
+        "color": "bgr",
         "layout": "NCHW",
-        "mean": [MEAN],
-        "scale": [SCALE],
+        "mean": [MEAN] * 3,
+        "scale": [SCALE] * 3,
+        "size_divisor": DIVISOR,
         "priors": [
             {
                 "step": level.step,
@@ -163,7 +153,6 @@ def export(checkpoint: Path, out: Path, threshold: float | None = None) -> float
     network = Detector()
     network.load_state_dict(content["averaged"])
     network.eval()
-    tame(network)
     out.mkdir(parents=True, exist_ok=True)
     worst = write_compared(
         out / "detector.onnx", to_onnx(network), lambda file: difference(file, network), TOLERANCE
