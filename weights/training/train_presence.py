@@ -325,7 +325,10 @@ def train(options: argparse.Namespace) -> None:
     data = Crops(faces, from_portraits, background, hardness, options.batch, options.seed + step)
     loader = iter(
         torch.utils.data.DataLoader(
-            data, batch_size=None, num_workers=options.workers, prefetch_factor=8
+            data,
+            batch_size=None,
+            num_workers=options.workers,
+            prefetch_factor=8 if options.workers else None,
         )
     )
     begin = saved = time.monotonic()
