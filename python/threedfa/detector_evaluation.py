@@ -483,13 +483,17 @@ class System:
     Attributes:
         name: for reports.
         score_threshold: detections above it count for recall and false alarms.
-        detect: from a uint8 (H, W, 3) RGB image to detections in any order, also those with scores
-            from `SCORE_FLOOR` to the threshold; called from several threads at once.
+        detect: from a uint8 (H, W, 3) RGB image to detections in any order, those above the
+            threshold and perhaps others; called from several threads at once.
+        detect_all: likewise, all those above `SCORE_FLOOR`, for average precision; None: ``detect``
+            gives them. It is a function of its own where the threshold decides more than what is
+            dropped: a detector that looks again where it finds nothing.
     """
 
     name: str
     score_threshold: float
     detect: Callable[[Image], Detections]
+    detect_all: Callable[[Image], Detections] | None = None
 
 
 def pack_system(
@@ -521,19 +525,26 @@ def pack_system(
         "backend": backend,
         "providers": providers,
         "num_threads": num_threads,
-        "score_threshold": min(SCORE_FLOOR, threshold),
     }
-    name = name or f"{loaded.name} {stage}"
-    if stage == "detector":
-        return System(name, threshold, FaceDetector(loaded, **arguments).detect)
-    analyzer = FaceAnalyzer(loaded, **arguments)
 
-    def analyze(image: Image) -> Detections:
-        faces = analyzer.analyze(image)
-        boxes = np.array([face.bbox for face in faces], np.float32).reshape(-1, 4)
-        return Detections(boxes, [face.score for face in faces])
+    def detecting(threshold: float) -> Callable[[Image], Detections]:
+        if stage == "detector":
+            return FaceDetector(loaded, score_threshold=threshold, **arguments).detect
+        analyzer = FaceAnalyzer(loaded, score_threshold=threshold, **arguments)
 
-    return System(name, threshold, analyze)
+        def analyze(image: Image) -> Detections:
+            faces = analyzer.analyze(image)
+            boxes = np.array([face.bbox for face in faces], np.float32).reshape(-1, 4)
+            return Detections(boxes, [face.score for face in faces])
+
+        return analyze
+
+    return System(
+        name or f"{loaded.name} {stage}",
+        threshold,
+        detecting(threshold),
+        detecting(SCORE_FLOOR) if threshold > SCORE_FLOOR else None,
+    )
 
 
 def yunet_system(
@@ -688,6 +699,7 @@ class Found:
         boxes: float32 (N, 4), best score first.
         scores: float32 (N,).
         matches: int64 (N,), see `match_boxes`.
+        ranked: the scores of the faces (M,), nan where none, and of the false alarms, see `Result`.
         faces: float32 (M, 4), where the faces are in the damaged image.
         ignored: bool (M,), those that do not count, by annotation, damage or size.
         negative: whether the image was given as one without faces.
@@ -702,6 +714,7 @@ class Found:
     faces: Array
     ignored: NDArray[np.bool_]
     negative: bool
+    ranked: tuple[Array, Array] | None
 
 
 @dataclass(frozen=True)
@@ -718,6 +731,8 @@ class Result:
         scores: float32 (F,), of the detection that finds each; nan where none does.
         false_scores: float32 (A,) of the false alarms.
         on_negatives: bool (A,), which of them are on images given as such.
+        ranked: the scores of faces and of false alarms, like ``scores`` and ``false_scores``, when
+            all detections above `SCORE_FLOOR` are asked for; None: not measured.
     """
 
     damage: str
@@ -729,6 +744,7 @@ class Result:
     scores: Array
     false_scores: Array
     on_negatives: NDArray[np.bool_]
+    ranked: tuple[Array, Array] | None = None
 
     def faces(self, low: float = 0, high: float = math.inf) -> int:
         """How many faces have a side of at least ``low`` and below ``high`` pixels."""
@@ -764,11 +780,12 @@ class Result:
         """Area under precision over recall, of all faces and all images, with precision made to
         never fall towards lower recall (all points, as Pascal VOC from 2010 on; COCO takes 101 of
         them). Detections count from `SCORE_FLOOR` on, not from the threshold; those of equal score
-        count at once. nan where there are no faces."""
-        if not len(self.sizes):
+        count at once. nan where there are no faces, or it was not measured."""
+        if not len(self.sizes) or self.ranked is None:
             return math.nan
-        hits = self.scores[~np.isnan(self.scores)]
-        scores = np.concatenate([hits, self.false_scores])
+        of_faces, of_others = self.ranked
+        hits = of_faces[~np.isnan(of_faces)]
+        scores = np.concatenate([hits, of_others])
         right = np.arange(len(scores)) < len(hits)
         order = np.argsort(-scores, kind="stable")
         found = np.cumsum(right[order])
@@ -802,6 +819,7 @@ def evaluate(
     damages: Sequence[str] = (),
     match: Match = "middle",
     threads: int = 1,
+    average_precision: bool = True,
     keep: bool = False,
     misses: Path | None = None,
     progress: Callable[[Iterable[list[Found] | str]], Iterable[list[Found] | str]] = iter,
@@ -815,6 +833,7 @@ def evaluate(
         damages: names of :data:`threedfa.damages.DAMAGES`.
         match: when a face is found.
         threads: images worked on at once.
+        average_precision: whether to measure it, for which packs look at each image once more.
         keep: whether the result holds all detections.
         misses: a folder for images of what went wrong, with boxes drawn: found faces green, missed
             ones red, false alarms orange, ignored ones grey, one file for each system and damage.
@@ -843,6 +862,13 @@ def evaluate(
     if threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
 
+    def found_by(
+        detect: Callable[[Image], Detections], damaged: Damaged, ignored: NDArray[np.bool_]
+    ) -> tuple[Detections, NDArray[np.int64]]:
+        detections = detect(damaged.image)
+        detections = detections[np.argsort(-detections.confidence, kind="stable")]
+        return detections, match_boxes(detections.xyxy, damaged.boxes, ignored, match=match)
+
     def work(item: Annotated, negative: bool) -> list[Found] | str:
         try:
             image = load_image(item.image)
@@ -860,13 +886,17 @@ def evaluate(
                 damaged = made
             ignored = damaged.ignored | (_side(damaged.boxes) < SIZES[0])
             for system in systems:
-                detections = system.detect(damaged.image)
-                order = np.argsort(-detections.confidence, kind="stable")
-                detections = detections[order]
-                matches = match_boxes(detections.xyxy, damaged.boxes, ignored, match=match)
+                detections, matches = found_by(system.detect, damaged, ignored)
+                ranked = None
+                if average_precision:
+                    everything, places = detections, matches
+                    if system.detect_all is not None:
+                        everything, places = found_by(system.detect_all, damaged, ignored)
+                    scores = everything.confidence
+                    ranked = _scores_of_faces(scores, places, len(ignored)), scores[places == -1]
                 found = Found(
                     item.name, name, system.name, detections.xyxy, detections.confidence, matches,
-                    damaged.boxes, ignored, negative,
+                    damaged.boxes, ignored, negative, ranked,
                 )  # fmt: skip
                 if misses is not None:
                     _save_misses(misses, damaged.image, found, system.score_threshold)
@@ -900,14 +930,16 @@ def evaluate(
 def _result(damage: str, system: str, threshold: float, found: Sequence[Found]) -> Result:
     empty = np.zeros(0, np.float32)
     sizes, scores, false_scores, on_negatives = [empty], [empty], [empty], [np.zeros(0, np.bool_)]
+    ranked, false_ranked = [empty], [empty]
     for item in found:
-        of_faces = np.full(len(item.faces), np.nan, np.float32)
-        hits = item.matches >= 0
-        of_faces[item.matches[hits]] = item.scores[hits]
+        of_faces = _scores_of_faces(item.scores, item.matches, len(item.faces))
         sizes.append(_side(item.faces)[~item.ignored])
         scores.append(of_faces[~item.ignored])
         false_scores.append(item.scores[item.matches == -1])
         on_negatives.append(np.full(len(false_scores[-1]), item.negative))
+        if item.ranked is not None:
+            ranked.append(item.ranked[0][~item.ignored])
+            false_ranked.append(item.ranked[1])
     negatives = sum(item.negative for item in found)
     return Result(
         damage,
@@ -919,7 +951,17 @@ def _result(damage: str, system: str, threshold: float, found: Sequence[Found]) 
         np.concatenate(scores),
         np.concatenate(false_scores),
         np.concatenate(on_negatives),
+        None
+        if len(ranked) == 1 and found
+        else (np.concatenate(ranked), np.concatenate(false_ranked)),
     )
+
+
+def _scores_of_faces(scores: Array, matches: NDArray[np.int64], count: int) -> Array:
+    """(count,) of the detection that finds each face; nan where none does."""
+    of_faces = np.full(count, np.nan, np.float32)
+    of_faces[matches[matches >= 0]] = scores[matches >= 0]
+    return of_faces
 
 
 def _save_misses(folder: Path, image: Image, found: Found, threshold: float) -> None:
@@ -974,7 +1016,9 @@ def tables(evaluation: Evaluation) -> dict[str, dict[str, float]]:
             if result.faces():
                 for low, high in pairwise(SIZES):
                     counts[size_name(low, high)] = result.faces(low, high)
-                counts |= {"all": result.faces(), "AP": result.faces()}
+                counts["all"] = result.faces()
+                if result.ranked is not None:
+                    counts["AP"] = result.faces()
             if result.images:
                 counts["elsewhere"] = result.images
             if result.negatives:
@@ -987,7 +1031,9 @@ def tables(evaluation: Evaluation) -> dict[str, dict[str, float]]:
             if result.faces(low, high)
         }
         if result.faces():
-            row |= {"all": result.recall(), "AP": result.average_precision()}
+            row["all"] = result.recall()
+            if result.ranked is not None:
+                row["AP"] = result.average_precision()
         for name, negatives in (("elsewhere", False), ("negatives", True)):
             rate = result.false_alarms(negatives=negatives)
             if not math.isnan(rate):
@@ -1048,6 +1094,7 @@ def to_dict(evaluation: Evaluation, *, match: Match) -> dict[str, Any]:
                     ),
                 }
                 for threshold in (t / 20 for t in range(1, 20))
+                if threshold >= result.score_threshold
             ],
         }
         for result in evaluation.results

@@ -343,6 +343,7 @@ def result(scores: list[float], false_scores: list[float], **changes: Any) -> Re
         "false_scores": np.array(false_scores, np.float32),
         "on_negatives": np.zeros(len(false_scores), np.bool_),
     }
+    arguments["ranked"] = arguments["scores"], arguments["false_scores"]
     return Result(**(arguments | changes))
 
 
@@ -430,6 +431,20 @@ def test_answers_that_are_known_beforehand(annotated: list[Annotated]) -> None:
     assert rows["undamaged: twice"]["elsewhere >=0.95"] == 0
     assert rows["undamaged: faces, images"]["20-40"] == 2
     assert "12-20" not in rows["undamaged: perfect"]
+
+
+def test_average_precision_has_a_look_of_its_own(annotated: list[Annotated]) -> None:
+    """A detector that looks further where it finds nothing gives more at a higher threshold."""
+    right = knowing("a", lambda seen: (seen, [0.9] * len(seen)))
+    wrong = knowing("a", lambda seen: (seen + SIDE, [0.4] * len(seen)))
+    system = System("a", 0.5, right.detect, wrong.detect)
+    (row,) = evaluate([system], annotated).results
+    assert (row.recall(), row.average_precision(), row.false_alarms()) == (1, 0, 0)
+    evaluation = evaluate([system], annotated, average_precision=False)
+    (row,) = evaluation.results
+    assert row.recall() == 1
+    assert math.isnan(row.average_precision())
+    assert "AP" not in tables(evaluation)["undamaged: a"]
 
 
 def test_false_alarms_on_images_without_faces(annotated: list[Annotated]) -> None:
