@@ -234,7 +234,8 @@ class FaceAligner:
         for (faces, refused), most in zip(merged, max_faces, strict=True):
             faces.sort(key=lambda face: -face.score)
             refused.sort(key=lambda each: -each.score)
-            del faces[most:]  # nothing for None
+            if most is not None:
+                del faces[most:]
         return merged
 
     def _align_views(

@@ -27,6 +27,7 @@ from toy_pack import (
     detector_network,
     expected_coeffs,
     head_model,
+    presence_network,
     regressor_network,
 )
 
@@ -576,3 +577,178 @@ def test_settings(toy_pack: Path) -> None:
         FaceAligner(toy_pack, backend="darknet")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_threads"):
         FaceAligner(toy_pack, num_threads=0)
+
+
+# --- presence -------------------------------------------------------------------------------------
+
+
+def lit(*levels: int) -> Array:
+    """Columns of 100 pixels with these amounts of red."""
+    image = np.zeros((200, 100 * len(levels), 3), np.uint8)
+    for i, level in enumerate(levels):
+        image[:, 100 * i : 100 * (i + 1), 0] = level
+    return image
+
+
+def middles(count: int) -> Array:
+    """A box in the middle of each column, whose region lies within the column."""
+    lefts = 100 * np.arange(count) + 26
+    return np.stack([lefts, 0 * lefts + 70, lefts + 48, 0 * lefts + 118], axis=1)
+
+
+def test_presence_decides_what_is_a_face(tmp_path: Path) -> None:
+    pack = build_toy_pack(tmp_path / "pack", presence={})
+    aligner = FaceAligner(pack)
+    assert aligner.confidence_threshold == 0.5
+    levels = [255, 51, 153, 102]
+    image, boxes = lit(*levels), as_detections(middles(4))
+    faces = aligner.align(image, boxes)  # what the caller gives is not refused
+    found = [face.confidence for face in faces]
+    np.testing.assert_allclose(np.array(found, float), np.array(levels) / 255, atol=1e-6)
+
+    runs: list[int] = []
+    network = aligner._network
+
+    class Watched:
+        def run(self, batch: Array) -> list[Array]:
+            runs.append(len(batch))
+            return network.run(batch)
+
+    watched = aligner.adjusted()
+    watched._network = Watched()  # type: ignore[assignment]
+    ((kept, refused),) = watched.align_detected([image], [boxes], [None])
+    assert runs == [2]  # what is refused does not reach the regressor
+    assert [face.bbox[0] for face in kept] == [26, 226]
+    assert_same(kept[0], faces[0])
+    assert [each.bbox.tolist() for each in refused] == boxes.xyxy[[1, 3]].tolist()
+    assert [each.score for each in refused] == [1, 1]
+    assert [each.confidence for each in refused] == pytest.approx([0.2, 0.4], abs=1e-6)
+
+    strict = aligner.adjusted(confidence_threshold=0.7)
+    assert aligner.confidence_threshold == 0.5
+    ((kept, refused),) = strict.align_detected([image], [boxes], [None])
+    assert [len(kept), len(refused)] == [1, 3]
+    for aligner in (FaceAligner(pack, confidence_threshold=0), strict.single_threaded()):
+        ((kept, _),) = aligner.align_detected([image], [boxes], [None])
+        assert len(kept) == (1 if aligner.confidence_threshold else 4)
+    # The next takes the place of what is refused.
+    ((kept, refused),) = FaceAligner(pack).align_detected([image], [boxes], [2])
+    assert [face.bbox[0] for face in kept] == [26, 226] and len(refused) == 1
+
+
+@pytest.mark.parametrize(("roi_scale", "expected"), [(1.0, 1.0), (2.0, 0.25), (0.5, 1.0)])
+def test_presence_sees_more_or_less_than_the_regressor(
+    tmp_path: Path, roi_scale: float, expected: float
+) -> None:
+    (roi,) = (face.roi for face in FaceAligner(build_toy_pack(tmp_path / "toy")).align(
+        np.zeros((300, 300, 3), np.uint8), [[126, 126, 174, 174]]
+    ))  # fmt: skip
+    x1, y1, x2, y2 = np.rint(roi).astype(int)
+    image = np.zeros((300, 300, 3), np.uint8)
+    image[y1:y2, x1:x2, 0] = 255
+    pack = build_toy_pack(tmp_path / "pack", presence={"roi_scale": roi_scale})
+    (face,) = FaceAligner(pack).align(image, [[126, 126, 174, 174]])
+    assert face.confidence == pytest.approx(expected, abs=0.05)
+
+
+def test_presence_in_other_colors(tmp_path: Path) -> None:
+    image = np.zeros((200, 100, 3), np.uint8)
+    image[:] = 200, 100, 40
+    for color, expected in (("rgb", 200), ("bgr", 40)):
+        pack = build_toy_pack(tmp_path / color, presence={"color": color})
+        (face,) = FaceAligner(pack).align(image, middles(1))
+        assert face.confidence == pytest.approx(expected / 255, abs=1e-5)
+    networks = {"presence.onnx": presence_network(1)}
+    settings = {"color": "grey", "mean": [10], "scale": [1 / 245]}
+    pack = build_toy_pack(tmp_path / "grey", presence=settings, networks=networks)
+    (face,) = FaceAligner(pack).align(image, middles(1))
+    grey = (38 * 200 + 75 * 100 + 15 * 40) / 128
+    assert face.confidence == pytest.approx((grey - 10) / 245, abs=1e-5)
+
+
+def test_presence_networks_and_thresholds_that_do_not_fit(tmp_path: Path, toy_pack: Path) -> None:
+    pack = build_toy_pack(tmp_path / "a", presence={}, networks={"presence.onnx": b"text"})
+    with pytest.raises(PackError, match=r"presence\.onnx: expected a network"):
+        FaceAligner(pack)
+    networks = {"presence.onnx": regressor_network()}
+    pack = build_toy_pack(tmp_path / "b", presence={"input_size": 24}, networks=networks)
+    with pytest.raises(
+        PackError, match=r"presence\.onnx.*presence \(2, 1\).*got float32 \(2, 19\)"
+    ):
+        FaceAligner(pack)
+    with pytest.raises(ValueError, match="confidence_threshold: expected None, as this pack"):
+        FaceAligner(toy_pack, confidence_threshold=0.5)
+    pack = build_toy_pack(tmp_path / "c", presence={})
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"confidence_threshold: expected None or 0\.\.1"):
+            FaceAligner(pack, confidence_threshold=wrong)
+
+
+def test_two_boxes_of_one_face_are_one(aligner: FaceAligner) -> None:
+    """The head in the region of the second comes to lie where that of the first does; that of the
+    third lies elsewhere."""
+    boxes = as_detections([[40, 40, 90, 90, 0.9], [41, 42, 91, 92, 0.8], [90, 40, 140, 90, 0.7]])
+    ((faces, refused),) = aligner.align_detected([NOISE], [boxes], [None])
+    assert [round(face.score, 2) for face in faces] == [0.9, 0.7]
+    assert refused == []
+    ((faces, _),) = aligner.align_detected([NOISE], [boxes], [2])
+    assert [round(face.score, 2) for face in faces] == [0.9, 0.7]
+
+
+# --- turned faces ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_turned_faces_are_those_of_the_turned_image(aligner: FaceAligner, turns: int) -> None:
+    """What is found in the upright image, and where each thing lies in the turned one."""
+    upright = NOISE[:150, :190]
+    box = np.float32([60, 50, 101, 91])
+    (expected,) = aligner.align(upright, [box])
+    image = np.ascontiguousarray(np.rot90(upright, -turns))  # clockwise
+    height, width = upright.shape[:2]
+
+    def moved(points: Array, edge: int) -> Array:
+        """Points of the upright image; ``edge``: 0 for borders, 1 for middles of pixels."""
+        x, y = points[..., 0], points[..., 1]
+        far_x, far_y = width - edge - x, height - edge - y
+        pairs = [(x, y), (far_y, x), (far_x, far_y), (y, far_x)]
+        return np.stack(pairs[turns], axis=-1)
+
+    def square(corners: Array) -> Array:
+        both = moved(corners.reshape(2, 2), 0)
+        return np.concatenate([both.min(axis=0), both.max(axis=0)])
+
+    detections = Detections([square(box)], [0.75], [turns])
+    ((face,),) = [aligner.align(image, detections)]
+    np.testing.assert_array_equal(face.bbox, square(box))
+    np.testing.assert_array_equal(face.roi, square(expected.roi))
+    np.testing.assert_array_equal(face.params[12:], expected.params[12:])
+    np.testing.assert_allclose(
+        face.landmarks[:, :2], moved(expected.landmarks[:, :2], 1), atol=1e-3
+    )
+    np.testing.assert_array_equal(face.landmarks[:, 2], expected.landmarks[:, 2])
+    # Everything else follows from the parameters, in the turned image.
+    np.testing.assert_allclose(face.vertices[:, :2], moved(expected.vertices[:, :2], 1), atol=1e-3)
+    np.testing.assert_allclose(face.vertices[:, 2], expected.vertices[:, 2], atol=1e-3)
+    roll = (face.pose.roll - expected.pose.roll - 90 * turns + 180) % 360 - 180
+    assert abs(roll) < 1e-2
+    assert [face.pose.yaw, face.pose.pitch] == pytest.approx(
+        [expected.pose.yaw, expected.pose.pitch], abs=1e-2
+    )
+    assert np.linalg.det(face.pose.rotation) == pytest.approx(1, abs=1e-5)
+    ((detected, _),) = aligner.align_detected([image], [detections], [None])
+    assert_same(detected[0], face)
+
+
+def test_faces_turned_differently_keep_their_order(aligner: FaceAligner) -> None:
+    boxes = some_boxes(6)
+    turns = [2, 0, 1, 3, 0, 2]
+    image = NOISE
+    scores = np.linspace(0.9, 0.6, 6)
+    faces = aligner.align(image, Detections(boxes, scores, turns))
+    assert [face.score for face in faces] == pytest.approx(scores)
+    for i, face in enumerate(faces):
+        (alone,) = aligner.align(
+            image, Detections(boxes[i : i + 1], scores[i : i + 1], turns[i : i + 1])
+        )
+        assert_same(face, alone)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from threedfa import Face, FaceAligner, FaceAnalyzer, FaceDetector
+from threedfa import Analysis, Face, FaceAligner, FaceAnalyzer, FaceDetector, RefusedFace
 from threedfa.errors import BackendError, ImageError
 from toy_pack import build_toy_pack
 
@@ -344,3 +344,48 @@ def test_map_gives_a_single_item_all_threads(toy_pack: Path) -> None:
     assert used[0] is analyzer
     assert used[1] is used[2] is not analyzer
     assert used[1].detector.score_threshold == analyzer.detector.score_threshold
+
+
+# --- refusal and turned faces ---------------------------------------------------------------------
+
+
+def test_what_was_refused(tmp_path: Path) -> None:
+    pack = build_toy_pack(tmp_path / "pack", presence={})  # a region is a face as far as it is red
+    image = picture(4)
+    everything = FaceAnalyzer(pack, confidence_threshold=0).analyze(image)
+    sure = sorted(face.confidence or 0 for face in everything)
+    assert len(sure) == 4
+    threshold = (sure[1] + sure[2]) / 2
+    analyzer = FaceAnalyzer(pack, confidence_threshold=threshold)
+    found = analyzer.analyze(image, return_refused=True)
+    assert isinstance(found, Analysis)
+    faces, refused = found
+    assert_same(faces, analyzer.analyze(image))
+    assert [len(faces), len(refused)] == [2, 2]
+    assert all(isinstance(each, RefusedFace) for each in refused)
+    assert all(each.confidence < threshold for each in refused)
+    by_score = sorted([*faces, *refused], key=lambda each: -each.score)
+    np.testing.assert_array_equal(
+        [each.bbox for each in by_score], [face.bbox for face in everything]
+    )
+    batch = analyzer.analyze_batch([image, 0 * image, image], return_refused=True)
+    assert [(len(each.faces), len(each.refused)) for each in batch] == [(2, 2), (0, 0), (2, 2)]
+
+
+def test_turned_faces_are_found_where_nothing_upright_is_a_face(tmp_path: Path) -> None:
+    """The toy's boxes lie one side below its cells, so that upright the region is dark: no face.
+    Turned by half, it is where the light is."""
+    image = np.zeros((192, 192, 3), np.uint8)
+    image[64:96, 96:128, 0] = 255
+    image[0:64, 64:160, 0] = 110  # too dark for the detector, but not for the other network
+    pack = build_toy_pack(
+        tmp_path / "pack", presence={"confidence_threshold": 0.3}, loc=(0, 10, 0, 0)
+    )
+    assert FaceAnalyzer(pack).analyze(image) == []
+    analyzer = FaceAnalyzer(pack, orientations="any")
+    (face,), refused = analyzer.analyze(image, return_refused=True)
+    np.testing.assert_allclose(face.bbox, [96, 32, 128, 64], atol=1e-3)
+    assert len(refused) >= 1 and refused[0].bbox[1] == pytest.approx(96, abs=1e-3)
+    assert abs(face.pose.roll) == pytest.approx(180, abs=1e-3)
+    (again,) = analyzer.analyze_batch([image])[0]
+    assert_same([again], [face])

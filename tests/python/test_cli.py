@@ -732,3 +732,50 @@ def test_a_terminal_shows_progress(pictures: Path, tmp_path: Path) -> None:
     os.close(terminal)
     assert b"3/3" in os.read(reader, 1 << 16)
     os.close(reader)
+
+
+def test_what_was_refused(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = build_toy_pack(tmp_path / "strict", presence={})
+    path = pictures / "one.png"
+    (face,) = FaceAnalyzer(pack, confidence_threshold=0).analyze(path)
+    flags = ("-o", tmp_path, "--pack", pack, "--refused", "--confidence-threshold", "1")
+    assert run("image", path, *flags, "--json", "--jsonl") == 0
+    assert "one.png: 0 faces, 1 refused" in capsys.readouterr().out
+    (entry,) = json.loads((tmp_path / "faces.json").read_text())
+    schema = json.loads(
+        resources.files("threedfa").joinpath("schemas/result.schema.json").read_text()
+    )
+    jsonschema.Draft202012Validator(schema).validate([entry])
+    assert entry["faces"] == []
+    (refused,) = entry["refused"]
+    np.testing.assert_array_equal(np.float32(refused["bbox"]), face.bbox)
+    assert np.float32(refused["score"]) == np.float32(face.score)
+    assert refused["confidence"] == pytest.approx(face.confidence)
+    assert json.loads((tmp_path / "faces.jsonl").read_text()) == entry
+    assert run("image", path, "-o", tmp_path, "--pack", pack, "--json") == 0
+    assert "refused" not in json.loads((tmp_path / "faces.json").read_text())[0]
+
+
+def test_detection_size_and_orientations(
+    pictures: Path, tmp_path: Path, toy_pack: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = pictures / "one.png"
+    flags = ("image", path, "-o", tmp_path, "--pack", "toy", "--json")
+    for size in ("64", "full"):
+        assert run(*flags, "--detection-size", size, "--orientations", "any") == 0
+        expected = FaceAnalyzer(
+            toy_pack, detection_size=size if size == "full" else int(size), orientations="any"
+        ).analyze(path)
+        (entry,) = json.loads((tmp_path / "faces.json").read_text())
+        boxes = [face["bbox"] for face in entry["faces"]]
+        np.testing.assert_array_equal(
+            np.reshape(np.float32(boxes), (-1, 4)),
+            np.reshape([face.bbox for face in expected], (-1, 4)),
+        )
+    assert run(*flags, "--detection-size", "5") == 2
+    assert "detection_size: expected 'auto', 'full' or" in capsys.readouterr().err
+    assert run(*flags, "--confidence-threshold", "0.5") == 2  # the toy has none
+    with pytest.raises(SystemExit):
+        run(*flags, "--detection-size", "large")

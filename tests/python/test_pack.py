@@ -121,6 +121,40 @@ def test_load_gives_what_pack_json_says(tmp_path: Path) -> None:
     assert hash(pack) == hash(Pack.load(str(folder)))
 
 
+def test_presence(tmp_path: Path) -> None:
+    settings = pack_settings()
+    settings["presence"] = {
+        "file": "regressor.onnx",
+        "color": "grey",
+        "layout": "NCHW",
+        "input_size": 64,
+        "mean": [127.5],
+        "scale": [0.0078125],
+        "roi_scale": 1.25,
+        "confidence_threshold": 0.4,
+    }
+    presence = Pack.load(write_pack(tmp_path / "a", settings)).presence
+    assert presence is not None
+    assert (presence.file, presence.input_size, presence.mean) == ("regressor.onnx", 64, (127.5,))
+    assert (presence.roi_scale, presence.confidence_threshold) == (1.25, 0.4)
+    # Of the two networks that tell it is the one that is asked.
+    settings["regressor"]["confidence_threshold"] = 0.7
+    assert Pack.load(write_pack(tmp_path / "b", settings)).confidence_threshold == 0.4
+    without = Pack.load(write_pack(tmp_path / "c"))
+    assert (without.presence, without.confidence_threshold) == (None, None)
+    for key, value in (
+        ("file", "other.onnx"),
+        ("color", "gray"),
+        ("mean", [1, 2, 3]),
+        ("roi_scale", 0),
+        ("confidence_threshold", None),
+        ("threshold", 0.5),
+    ):
+        wrong = {**settings, "presence": {**settings["presence"], key: value}}
+        with pytest.raises(PackError, match=rf"presence\.{key}: expected"):
+            Pack.load(write_pack(tmp_path / key, wrong))
+
+
 def change(path: str, value: object) -> Callable[[dict[str, Any]], None]:
     """Sets a value at a path such as ``detector.priors.0.step``."""
 

@@ -749,3 +749,47 @@ def test_serve_without_the_extra() -> None:
     )
     assert done.returncode == 1
     assert "pip install 'threedfa[web]'" in done.stderr
+
+
+# --- refusal, sizes, orientations -----------------------------------------------------------------
+
+
+def test_refusal_and_settings_of_the_detector(tmp_path: Path) -> None:
+    pack = build_web_pack(tmp_path / "toy", presence={"confidence_threshold": 0.0})
+    analyzer = FaceAnalyzer(pack)
+    surest, other = sorted(analyzer.analyze(TWO), key=lambda face: -(face.confidence or 0))
+    assert surest.confidence and other.confidence and surest.confidence > other.confidence
+    threshold = (surest.confidence + other.confidence) / 2
+    with serving(pack, tmp_path) as server:
+        with Client(server.url, pack, confidence_threshold=threshold) as client:
+            faces, refused = client.analyze(TWO, return_refused=True)
+            assert_same_faces(faces, [surest])
+            assert_same_faces(client.analyze(TWO), [surest])
+            assert len(refused) == 1
+            np.testing.assert_array_equal(refused[0].bbox, other.bbox)
+            assert np.float32(refused[0].score) == np.float32(other.score)
+            assert refused[0].confidence == pytest.approx(other.confidence)
+            assert client.analyze_batch([], return_refused=True) == []
+        with Client(server.url, pack, detection_size=64, orientations="any") as client:
+            expected = FaceAnalyzer(pack, detection_size=64, orientations="any")
+            assert_same_faces(client.analyze(TWO), expected.analyze(TWO))
+            found, wanted = client.detect(TWO), expected.detector.detect(TWO)
+            np.testing.assert_array_equal(found.xyxy, wanted.xyxy)
+            np.testing.assert_array_equal(found.quarter_turns, wanted.quarter_turns)
+        with server.client() as http:
+            for options in (
+                {"detection_size": 4097},
+                {"detection_size": "large"},
+                {"orientations": "all"},
+                {"confidence_threshold": 2},
+            ):
+                answer = http.post("/v1/align", files={"image": png(ONE)}, params=options)
+                assert answer.status_code == 422, options
+                assert next(iter(options)) in answer.json()["detail"]
+
+
+def test_a_threshold_that_the_pack_has_no_use_for(http: httpx.Client) -> None:
+    options = {"confidence_threshold": 0.5}
+    answer = http.post("/v1/align", files={"image": png(ONE)}, params=options)
+    assert answer.status_code == 422
+    assert "use score_threshold" in answer.json()["detail"]

@@ -33,6 +33,8 @@ SHAPES, EXPRESSIONS = 4, 3
 HEAD_SCALE = 9.0  # crop pixels per unit of the model, whose head is 2 units high
 CAMERA = [HEAD_SCALE, 0, 0, 12, 0, HEAD_SCALE, 0, 12, 0, 0, HEAD_SCALE, 0]
 
+PRESENCE_SIZE = 16  # of the presence network's input
+
 ROWS, COLUMNS = 17, 19  # vertices of the head down and across
 NOSE_TIP = 30  # among the 68 landmarks
 
@@ -67,6 +69,7 @@ def build_toy_pack(
     networks: dict[str, bytes] | None = None,
     model: dict[str, Any] | None = None,
     regressor: dict[str, Any] | None = None,
+    presence: dict[str, Any] | None = None,
     **detector: Any,
 ) -> Path:
     """Write the pack.
@@ -78,12 +81,14 @@ def build_toy_pack(
         networks: contents of files that take the place of the toy's.
         model: settings of the face model that replace the toy's.
         regressor: settings of the regressor that replace the toy's.
+        presence: settings that replace those of `presence_network`, which is then in the pack.
         detector: settings of the detector that replace the toy's.
     """
     contents = {
         "detector.onnx": detector_network(loc),
         "regressor.onnx": regressor_network(),
         "model.safetensors": safetensors.numpy.save(head_model()),
+        **({} if presence is None else {"presence.onnx": presence_network()}),
         **(networks or {}),
     }
     # Undo the normalization of the network's input, so that coefficients are in 0..1.
@@ -136,6 +141,18 @@ def build_toy_pack(
         },
         "morphable_model": {"file": "model.safetensors", "unit": "half a head", **(model or {})},
     }
+    if presence is not None:
+        settings["presence"] = {
+            "file": "presence.onnx",
+            "color": "rgb",
+            "layout": "NCHW",
+            "input_size": PRESENCE_SIZE,
+            "mean": [0, 0, 0],
+            "scale": [1 / 255] * 3,
+            "roi_scale": 1.0,
+            "confidence_threshold": 0.5,
+            **presence,
+        }
     folder.mkdir(parents=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
@@ -220,6 +237,22 @@ def regressor_network(*, confidence: bool = False) -> bytes:
         outputs["confidence"] = ["N", 1]
         weights["twelfth"] = np.array([12])
     return network(nodes, {"image": ["N", 3, size, size]}, outputs, weights)
+
+
+def presence_network(channels: int = 3) -> bytes:
+    """A region shows a face as far as it is bright in the first channel, 0..1."""
+    kernel = np.zeros((1, channels, PRESENCE_SIZE, PRESENCE_SIZE), np.float32)
+    kernel[:, 0] = 1 / PRESENCE_SIZE**2
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["pixels"]),
+        helper.make_node("Gemm", ["pixels", "kernel"], ["presence"], transB=1),
+    ]
+    return network(
+        nodes,
+        {"image": ["N", channels, PRESENCE_SIZE, PRESENCE_SIZE]},
+        {"presence": ["N", 1]},
+        {"kernel": kernel.reshape(1, -1)},
+    )
 
 
 def head_model() -> dict[str, Array]:

@@ -23,7 +23,9 @@ from toy_pack import build_toy_pack, head_model
 NAMES = ["jawOpen", "browInnerUp", "wrinkle"]
 
 
-def build_web_pack(folder: Path, *, uv: bool = True) -> Path:
+def build_web_pack(
+    folder: Path, *, uv: bool = True, presence: dict[str, Any] | None = None
+) -> Path:
     """The toy pack with names, a unit and five points; with texture coordinates or without."""
     tensors = {**head_model(), **five_tensors()}
     if not uv:
@@ -32,6 +34,7 @@ def build_web_pack(folder: Path, *, uv: bool = True) -> Path:
         folder,
         networks={"model.safetensors": safetensors.numpy.save(tensors)},
         model={"expression_names": NAMES, "unit": "centimetre"},
+        presence=presence,
     )
 
 
